@@ -1,0 +1,3 @@
+"""The cache daemon of a node."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Where bytes come from. Knows networks and drivers; knows nothing of caching."""

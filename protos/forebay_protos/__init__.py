@@ -1,0 +1,1 @@
+"""The contract between daemon and client: messages, shared memory, files on disk, URIs."""

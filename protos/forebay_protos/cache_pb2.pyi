@@ -1,0 +1,289 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_KIND_UNSPECIFIED: _ClassVar[ErrorKind]
+    OBJECT_NOT_FOUND: _ClassVar[ErrorKind]
+    ACCESS_DENIED: _ClassVar[ErrorKind]
+    INVALID_PATH: _ClassVar[ErrorKind]
+    ORIGIN_UNAVAILABLE: _ClassVar[ErrorKind]
+    VERSION_CHANGED: _ClassVar[ErrorKind]
+    CACHE_FULL: _ClassVar[ErrorKind]
+    CACHE_BROKEN: _ClassVar[ErrorKind]
+    INTERNAL_ERROR: _ClassVar[ErrorKind]
+ERROR_KIND_UNSPECIFIED: ErrorKind
+OBJECT_NOT_FOUND: ErrorKind
+ACCESS_DENIED: ErrorKind
+INVALID_PATH: ErrorKind
+ORIGIN_UNAVAILABLE: ErrorKind
+VERSION_CHANGED: ErrorKind
+CACHE_FULL: ErrorKind
+CACHE_BROKEN: ErrorKind
+INTERNAL_ERROR: ErrorKind
+
+class Error(_message.Message):
+    __slots__ = ("kind", "message")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    kind: ErrorKind
+    message: str
+    def __init__(self, kind: _Optional[_Union[ErrorKind, str]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class AttachRequest(_message.Message):
+    __slots__ = ("client_version",)
+    CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    client_version: str
+    def __init__(self, client_version: _Optional[str] = ...) -> None: ...
+
+class AttachReply(_message.Message):
+    __slots__ = ("daemon_version", "cache_dir", "cache_id", "attach_json", "pid")
+    DAEMON_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CACHE_DIR_FIELD_NUMBER: _ClassVar[int]
+    CACHE_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_JSON_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    daemon_version: str
+    cache_dir: str
+    cache_id: bytes
+    attach_json: str
+    pid: int
+    def __init__(self, daemon_version: _Optional[str] = ..., cache_dir: _Optional[str] = ..., cache_id: _Optional[bytes] = ..., attach_json: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("uri", "start", "end", "version")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    start: int
+    end: int
+    version: str
+    def __init__(self, uri: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+
+class FillRequest(_message.Message):
+    __slots__ = ("ranges", "inline")
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    ranges: _containers.RepeatedCompositeFieldContainer[Range]
+    inline: bool
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., inline: _Optional[bool] = ...) -> None: ...
+
+class Filled(_message.Message):
+    __slots__ = ("index", "placed", "uncached", "error", "data", "size_bytes", "version", "modified")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    PLACED_FIELD_NUMBER: _ClassVar[int]
+    UNCACHED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    placed: Placed
+    uncached: Uncached
+    error: Error
+    data: bytes
+    size_bytes: int
+    version: str
+    modified: float
+    def __init__(self, index: _Optional[int] = ..., placed: _Optional[_Union[Placed, _Mapping]] = ..., uncached: _Optional[_Union[Uncached, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., data: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., version: _Optional[str] = ..., modified: _Optional[float] = ...) -> None: ...
+
+class Placed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Uncached(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FillReply(_message.Message):
+    __slots__ = ("filled",)
+    FILLED_FIELD_NUMBER: _ClassVar[int]
+    filled: _containers.RepeatedCompositeFieldContainer[Filled]
+    def __init__(self, filled: _Optional[_Iterable[_Union[Filled, _Mapping]]] = ...) -> None: ...
+
+class ReadRequest(_message.Message):
+    __slots__ = ("range",)
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    range: Range
+    def __init__(self, range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
+
+class ReadReply(_message.Message):
+    __slots__ = ("data", "size_bytes", "version")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    size_bytes: int
+    version: str
+    def __init__(self, data: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+
+class StatRequest(_message.Message):
+    __slots__ = ("uri", "fresh")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    fresh: bool
+    def __init__(self, uri: _Optional[str] = ..., fresh: _Optional[bool] = ...) -> None: ...
+
+class StatReply(_message.Message):
+    __slots__ = ("uri", "size_bytes", "version", "modified", "cached_bytes", "is_prefix", "pinned")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    CACHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IS_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    size_bytes: int
+    version: str
+    modified: float
+    cached_bytes: int
+    is_prefix: bool
+    pinned: bool
+    def __init__(self, uri: _Optional[str] = ..., size_bytes: _Optional[int] = ..., version: _Optional[str] = ..., modified: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., is_prefix: _Optional[bool] = ..., pinned: _Optional[bool] = ...) -> None: ...
+
+class ListRequest(_message.Message):
+    __slots__ = ("uri", "recursive")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    recursive: bool
+    def __init__(self, uri: _Optional[str] = ..., recursive: _Optional[bool] = ...) -> None: ...
+
+class ListReply(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[StatReply]
+    def __init__(self, entries: _Optional[_Iterable[_Union[StatReply, _Mapping]]] = ...) -> None: ...
+
+class WarmRequest(_message.Message):
+    __slots__ = ("uris", "prefix")
+    URIS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    uris: _containers.RepeatedScalarFieldContainer[str]
+    prefix: str
+    def __init__(self, uris: _Optional[_Iterable[str]] = ..., prefix: _Optional[str] = ...) -> None: ...
+
+class WarmReply(_message.Message):
+    __slots__ = ("objects_total", "objects_done", "bytes_total", "bytes_done", "objects_failed", "failures", "listing_done")
+    OBJECTS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_DONE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DONE_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LISTING_DONE_FIELD_NUMBER: _ClassVar[int]
+    objects_total: int
+    objects_done: int
+    bytes_total: int
+    bytes_done: int
+    objects_failed: int
+    failures: _containers.RepeatedCompositeFieldContainer[Failure]
+    listing_done: bool
+    def __init__(self, objects_total: _Optional[int] = ..., objects_done: _Optional[int] = ..., bytes_total: _Optional[int] = ..., bytes_done: _Optional[int] = ..., objects_failed: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., listing_done: _Optional[bool] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("uri", "error")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    error: Error
+    def __init__(self, uri: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class EvictRequest(_message.Message):
+    __slots__ = ("prefix", "all")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    all: bool
+    def __init__(self, prefix: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class EvictReply(_message.Message):
+    __slots__ = ("objects", "bytes")
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    objects: int
+    bytes: int
+    def __init__(self, objects: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class PinRequest(_message.Message):
+    __slots__ = ("prefix", "pinned")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    pinned: bool
+    def __init__(self, prefix: _Optional[str] = ..., pinned: _Optional[bool] = ...) -> None: ...
+
+class PinReply(_message.Message):
+    __slots__ = ("objects",)
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    objects: int
+    def __init__(self, objects: _Optional[int] = ...) -> None: ...
+
+class LeaseRequest(_message.Message):
+    __slots__ = ("uri",)
+    URI_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    def __init__(self, uri: _Optional[str] = ...) -> None: ...
+
+class LeaseReply(_message.Message):
+    __slots__ = ("lease", "path")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    lease: str
+    path: str
+    def __init__(self, lease: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("lease",)
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    lease: str
+    def __init__(self, lease: _Optional[str] = ...) -> None: ...
+
+class ReleaseReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatsReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
+
+class CheckRequest(_message.Message):
+    __slots__ = ("repair",)
+    REPAIR_FIELD_NUMBER: _ClassVar[int]
+    repair: bool
+    def __init__(self, repair: _Optional[bool] = ...) -> None: ...
+
+class CheckReply(_message.Message):
+    __slots__ = ("problems", "objects", "bytes")
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    problems: _containers.RepeatedCompositeFieldContainer[Problem]
+    objects: int
+    bytes: int
+    def __init__(self, problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., objects: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class Problem(_message.Message):
+    __slots__ = ("what", "repaired")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    repaired: bool
+    def __init__(self, what: _Optional[str] = ..., repaired: _Optional[bool] = ...) -> None: ...

@@ -1,0 +1,18 @@
+"""Counters of hits that were made without the daemon: file ``counters``, a row a client process.
+
+A row is 128 bytes, 16 little-endian uint64, which only ever grow. A process claims a row with an
+open-file-description lock on the row's first byte, adds to it, and leaves it as it is: the next
+process that gets the row goes on from there, so the column sums are totals that survive every
+client. The lock goes with the process, whatever its pid, uid or pid namespace. When every row is
+taken, the file grows; it never shrinks, and it is allocated, not sparse: a store into a hole of a
+full disk would kill the process.
+"""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+ROW_SIZE = 128
+ROW_FIELDS = ("hits", "hit_bytes", "table_misses", "retries")
+"""Columns in order; the rest of the row is zero and for later fields."""
+
+GROW_ROWS = 512
