@@ -36,10 +36,9 @@ BUCKET_RECORDS = 8
 BUCKET_SIZE = RECORD_SIZE * BUCKET_RECORDS
 IDENTITY_SIZE = 24  # fingerprint and generation
 
-# fingerprint, generation, place, size_bytes, stale_after_ns, flags, block_shift, crc
-RECORD = struct.Struct("<16sQQQQIII")
+# fingerprint, generation, place, size_bytes, stale_after_ns, flags, block_shift, refresh_after_s, crc
+RECORD = struct.Struct("<16sQQQQIIII")
 _BODY_SIZE = RECORD.size - 4
-_PADDING = RECORD_SIZE - RECORD.size
 
 PACKED = 1  # place = segment number << 32 | offset in units of 4 KiB
 BLOB = 2  # file blobs/<generation in hex>; place = bitmap of present block groups
@@ -60,6 +59,7 @@ class Record(NamedTuple):
     stale_after_ns: int
     flags: int
     block_shift: int = 0
+    refresh_after_s: int = 0  # unix time from which the daemon, not the client, looks it up again
 
     @property
     def is_packed(self) -> bool:
@@ -79,15 +79,15 @@ class Record(NamedTuple):
 def pack_record(record: Record) -> bytes:
     """Return the record's 64 bytes, CRC included."""
     body = RECORD.pack(*record, 0)[:_BODY_SIZE]
-    return body + crc32(body).to_bytes(4, "little") + bytes(_PADDING)
+    return body + crc32(body).to_bytes(4, "little")
 
 
 def unpack_record(data: bytes) -> Record | None:
     """Return the record in 64 bytes, or None if they are empty or torn."""
     fields = RECORD.unpack_from(data)
-    if fields[1] == 0 or crc32(data[:_BODY_SIZE]) != fields[7]:
+    if fields[1] == 0 or crc32(data[:_BODY_SIZE]) != fields[8]:
         return None
-    return Record(*fields[:7])
+    return Record(*fields[:8])
 
 
 def packed_place(segment: int, offset: int) -> int:

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_URI = re.compile(r"(?:(?P<cluster>[A-Za-z0-9_.-]+):)?(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_URI = re.compile(
+    r"(?:(?P<cluster>[A-Za-z0-9_.-]+):)?(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)",
+    re.DOTALL,
+)
 MAX_KEY_BYTES = 1024  # S3's limit
 
 T = TypeVar("T")
@@ -56,9 +59,9 @@ def without_cluster(uri: str) -> str:
 
 
 def has_prefix(uri: str, prefix: str) -> bool:
-    """Tell whether *prefix* is *uri* or whole leading components of it."""
+    """Tell whether *prefix* is *uri* or whole leading components of it; "" is a prefix of all."""
     return uri.startswith(prefix) and (
-        len(uri) == len(prefix) or prefix.endswith("/") or uri[len(prefix)] == "/"
+        not prefix or len(uri) == len(prefix) or prefix.endswith("/") or uri[len(prefix)] == "/"
     )
 
 
@@ -79,7 +82,7 @@ def resolve(uri: str, origins: Mapping[str, T]) -> tuple[str, str, T] | None:
     """
     uri = canonical(uri)
     found = longest_prefix(uri, origins)
-    if found is None:
+    if found is None or not found[0]:
         uri = without_cluster(uri)
         found = longest_prefix(uri, origins)
     return None if found is None else (uri, *found)

@@ -1,0 +1,336 @@
+"""The cache of a node: origins, store and policy put together. ``service`` calls only this."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from forebay_protos import layout
+from forebayd import __version__
+from forebayd.cache.eviction import Evictor
+from forebayd.cache.fill import Filler, Uncached
+from forebayd.cache.leases import LeaseKeeper
+from forebayd.cache.listing import Listings
+from forebayd.cache.origins import Origins, Target
+from forebayd.cache.refresh import Refresher
+from forebayd.cache.warm import Warmer
+from forebayd.errors import InvalidPathError
+from forebayd.stats import ClientCounters, Statistics
+from forebayd.store import check
+from forebayd.store.folder import CacheFolder
+from forebayd.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from forebayd.config import DaemonConfig
+    from forebayd.origin.base import ObjectInfo
+    from forebayd.store.rows import Entry
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 20  # of a stream: below gRPC's message limit, large enough for 1 GB/s
+_SLICE_ENTRIES = 500  # of a long scan between two turns of the event loop
+_META_SHARE = 256
+_LEAST_META_BYTES, _MOST_META_BYTES = 1 << 20, 64 << 20
+
+
+class Cache:
+    """Objects of all origins through one cache folder."""
+
+    def __init__(self, config: DaemonConfig, build: Callable[[Statistics], dict[str, Any]]) -> None:
+        """Open the folder. *build* gives the origins' (config, driver) by prefix.
+
+        Raises ConfigError if the folder cannot be used.
+        """
+        self.config = config
+        self.folder = CacheFolder(config.cache_dir)
+        meta_bytes = min(
+            _MOST_META_BYTES, max(_LEAST_META_BYTES, config.max_bytes // _META_SHARE)
+        )
+        counters = ClientCounters(config.cache_dir)
+        self.store = Store(
+            self.folder,
+            max_bytes=config.max_bytes,
+            segment_bytes=config.segment_bytes,
+            meta_bytes=meta_bytes,
+        )
+        catalogue = self.store.catalogue
+        self.statistics = Statistics(counters, catalogue.meta("statistics", {}))
+        self.origins = Origins(build(self.statistics), self.folder.cache_id)
+        self.store.publish_attachment(
+            layout.Attachment(
+                cache_id=self.folder.cache_id,
+                epoch=self.store.table.epoch,
+                segment_bytes=config.segment_bytes,
+                path_mapping=dict(config.path_mapping),
+                origins=self.origins.rows(),
+            )
+        )
+        self._pins: set[str] = set(catalogue.meta("pins", []))
+        self.evictor = Evictor(self.store, self.statistics.evicted)
+        self.filler = Filler(
+            self.store,
+            self.evictor,
+            self.statistics,
+            packing_limit_bytes=config.packing_limit_bytes,
+            block_bytes=config.block_bytes,
+            min_free_bytes=config.min_free_bytes,
+            is_pinned=self._is_pinned,
+        )
+        # Half of the allowance: a database is larger than what is in it.
+        self.listings = Listings(config.cache_dir, meta_bytes // 2, self.statistics)
+        self.leases = LeaseKeeper(self.store, self.filler, self.evictor, self.origins)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin the background work, and bring the store within its limit."""
+        if self.folder.is_new:
+            # Clients of a wiped cache notice within one lease; before that nobody is answered.
+            await asyncio.sleep(2 * layout.LEASE_S)
+        self.evictor.make_room(0)
+        shortest_s = min((o.max_age_s for o in self.config.origins), default=300.0)
+        refresher = Refresher(
+            self.store, self.filler, self.origins, self.statistics, shortest_s
+        )
+        self._tasks = [
+            asyncio.create_task(refresher.run()),
+            asyncio.create_task(self._keep_house()),
+        ]
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(self.statistics.tick_s)
+            try:
+                self.statistics.tick()
+                self.store.measure_overhead()
+                self.evictor.make_room(0)
+                self.leases.sweep()
+                self.store.catalogue.commit(
+                    meta={"statistics": self.statistics.totals_to_carry()}
+                )
+            except Exception:
+                log.exception("housekeeping failed")
+
+    async def stop(self) -> None:
+        """Finish what runs, bring everything to the disk and give the folder back."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.origins.close()
+        self.listings.close()
+        self.store.catalogue.commit(meta={"statistics": self.statistics.totals_to_carry()})
+        await asyncio.to_thread(os.sync)
+        self.store.sync()
+        self.folder.mark_clean()
+        self.store.close()
+        self.folder.close()
+
+    # --- reading -----------------------------------------------------------------------------
+
+    async def fill(
+        self, uri: str, start: int, end: int | None, version: str
+    ) -> Entry | Uncached:
+        """Ensure that a range is in the table; counts a hit or a miss."""
+        target = self.origins.target(uri)
+        entry = self.filler.cached(target)
+        if entry is not None and (not version or entry.version == version):
+            end_there = entry.size_bytes if end is None else min(end, entry.size_bytes)
+            if not entry.missing_blocks(start, end_there):
+                self._count_read(start, end_there, filled=False)
+                self._show(target, entry)
+                return entry
+        outcome, filled = await self.filler.ensure(target, start, end, version)
+        if isinstance(outcome, Uncached):
+            return outcome
+        end_there = outcome.size_bytes if end is None else min(end, outcome.size_bytes)
+        self._count_read(start, end_there, filled=filled)
+        if not filled:
+            self._show(target, outcome)
+        return outcome
+
+    def _count_read(self, start: int, end: int, *, filled: bool) -> None:
+        kind = ("miss", "misses") if filled else ("hit", "hits")
+        self.statistics.add(kind[1])
+        self.statistics.add(f"{kind[0]}_bytes", max(0, end - start))
+
+    def _show(self, target: Target, entry: Entry) -> None:
+        """Put the record of a cached entry where clients look, if a crash has kept it from there."""
+        self.store.flush()
+        found = self.store.table.find(target.fingerprint)
+        if found is not None:
+            self.store.table.touch(found[0])
+            record = entry.record(found[1].stale_after_ns, found[1].refresh_after_s)
+            if record == found[1]:
+                return
+        self.store.validated([entry], self.filler.validity(target, entry))
+
+    async def read(
+        self, uri: str, start: int, end: int | None, version: str
+    ) -> AsyncIterator[tuple[ObjectInfo, bytes | memoryview]]:
+        """Yield the bytes in chunks, with the object's info; one version to the end.
+
+        The first chunk comes even if it is empty. Raises VersionChangedError if the object changes
+        meanwhile.
+        """
+        outcome = await self.fill(uri, start, min_end(start, end, _CHUNK_BYTES), version)
+        target = self.origins.target(uri)
+        info = self.filler.info(outcome)
+        end_there = info.size_bytes if end is None else min(end, info.size_bytes)
+        position = min(start, info.size_bytes)
+        while True:
+            stop = min(end_there, position + _CHUNK_BYTES)
+            data: bytes | None = None
+            if not isinstance(outcome, Uncached):
+                data = self.store.read(outcome, position, stop) if stop > position else b""
+            if data is None:
+                async for piece in self._pass_through(target, position, end_there, info.version):
+                    yield info, piece
+                return
+            yield info, data
+            position = stop
+            if position >= end_there:
+                return
+            outcome, _ = await self.filler.ensure(
+                target, position, min(end_there, position + _CHUNK_BYTES), info.version
+            )
+
+    async def _pass_through(
+        self, target: Target, start: int, end: int, version: str
+    ) -> AsyncIterator[memoryview]:
+        """Yield bytes straight from the origin, a few blocks ahead of the reader."""
+        self.statistics.add("uncached_reads")
+        self.statistics.add("miss_bytes", max(0, end - start))
+        step = self.config.block_bytes
+        ahead: list[asyncio.Task[Any]] = []
+        position = start
+        try:
+            while position < end or ahead:
+                while position < end and len(ahead) < 4:
+                    stop = min(end, position + step)
+                    request = target.origin.driver.get_range(
+                        target.uri, position, stop, version=version
+                    )
+                    ahead.append(asyncio.create_task(request))  # type: ignore[arg-type]
+                    position = stop
+                data = memoryview((await ahead.pop(0)).data)
+                for offset in range(0, len(data), _CHUNK_BYTES):
+                    yield data[offset : offset + _CHUNK_BYTES]
+        finally:
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def stat(self, uri: str, *, fresh: bool) -> tuple[ObjectInfo | None, Entry | None]:
+        """Return the object's info (None for a bare prefix) and what is cached of it."""
+        target = self.origins.target(uri)
+        entry = self.filler.cached(target)
+        if entry is not None and not fresh:
+            return self.filler.info(entry), entry
+        info = await self.listings.stat(target, fresh=fresh)
+        entry = self.store.get(target.fingerprint)
+        if info is not None and entry is not None and entry.version != info.version:
+            entry = None
+        return info, entry
+
+    async def list(
+        self, uri: str, *, recursive: bool
+    ) -> AsyncIterator[tuple[list[tuple[ObjectInfo, int]], tuple[str, ...]]]:
+        """Yield pages of ((info, cached bytes) of objects, prefixes)."""
+        target = self.origins.target(uri)
+        async for page in self.listings.pages(target, recursive=recursive):
+            targets = [self.origins.target(info.uri) for info in page.objects]
+            entries = self.store.catalogue.get_many(t.fingerprint for t in targets)
+            rows = [
+                (info, entry.cached_bytes if entry and entry.version == info.version else 0)
+                for info, entry in zip(page.objects, entries, strict=True)
+            ]
+            yield rows, page.prefixes
+
+    def warmer(self) -> Warmer:
+        return Warmer(self.filler, self.listings, self.origins)
+
+    # --- what is cached ----------------------------------------------------------------------
+
+    def _below(self, prefix: str) -> list[Entry]:
+        """Return the cached entries of a URI: the object itself and what is below it."""
+        target = self.origins.target(prefix)
+        self.store.flush()
+        own = self.store.get(target.fingerprint)
+        folder = target.uri.rstrip("/") + "/"
+        below = list(self.store.catalogue.below(folder))
+        return below if own is None or own in below else [own, *below]
+
+    async def evict(self, prefix: str, *, everything: bool = False) -> tuple[int, int]:
+        """Drop what is cached under *prefix*; returns (objects, bytes)."""
+        self.store.flush()
+        if everything:
+            entries = await asyncio.to_thread(lambda: list(self.store.catalogue.all()))
+        elif prefix:
+            entries = self._below(prefix)
+        else:
+            raise InvalidPathError("evict needs a path or prefix, or everything")
+        self.listings.forget()
+        objects = freed = 0
+        for start in range(0, len(entries), _SLICE_ENTRIES):
+            chunk = entries[start : start + _SLICE_ENTRIES]
+            now = self.store.get_many([entry.fingerprint for entry in chunk])
+            current = [
+                entry
+                for entry, listed in zip(now, chunk, strict=True)
+                if entry is not None and entry.generation == listed.generation
+            ]
+            self.evictor.remove(current, "asked")
+            objects += len(current)
+            freed += sum(entry.charge_bytes for entry in current)
+            await asyncio.sleep(0)
+        return objects, freed
+
+    def _is_pinned(self, uri: str) -> bool:
+        return any(uri == pin or uri.startswith(pin.rstrip("/") + "/") for pin in self._pins)
+
+    async def pin(self, prefix: str, *, pinned: bool) -> int:
+        """Pin or unpin a prefix, now and for what is filled later; returns how many objects changed."""
+        uri = self.origins.target(prefix).uri
+        if pinned:
+            self._pins.add(uri)
+        else:
+            self._pins.discard(uri)
+        self.store.catalogue.commit(meta={"pins": sorted(self._pins)})
+        entries = self._below(uri)
+        wanted = [entry for entry in entries if self._is_pinned(entry.uri) is pinned]
+        return self.store.set_pinned(wanted, pinned)
+
+    async def check(self, *, repair: bool) -> check.Report:
+        """Compare catalogue, table, files and totals."""
+        return await check.check(self.store, repair=repair)
+
+    def stats(self) -> dict[str, Any]:
+        """Return everything that ``forebay stats`` shows."""
+        space = self.store.space
+        return {
+            **self.statistics.snapshot(),
+            "version": __version__,
+            "pid": os.getpid(),
+            "cache_dir": str(self.folder.path),
+            "cache_id": self.folder.cache_id,
+            "used_bytes": space.used_bytes + space.reserved_bytes,
+            "overhead_bytes": space.overhead_bytes,
+            "max_bytes": space.max_bytes,
+            "objects": self.store.object_count,
+            "pinned_prefixes": sorted(self._pins),
+            "leases": len(self.store.leases.names()),
+            "fills_in_flight": len(self.filler.flights),
+            "deduplicated_fills": self.filler.flights.joined_total,
+            "origins": [
+                {"prefix": origin.prefix, "endpoint_url": origin.endpoint_url}
+                for origin in self.config.origins
+            ],
+        }
+
+
+def min_end(start: int, end: int | None, length: int) -> int:
+    """Return the end of the first *length* bytes of a range."""
+    return start + length if end is None else min(end, start + length)

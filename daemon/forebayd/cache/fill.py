@@ -1,0 +1,324 @@
+"""Bringing objects into the store: one request at the origin per block, whoever asks.
+
+An object up to the packing limit is one block in a segment; a larger one is a blob, filled block
+by block. The first request for an unknown object asks for a whole block, so a small object costs
+one GET and no HEAD.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forebay_protos.table import BLOB, PACKED, PINNED
+from forebayd.cache import freshness
+from forebayd.cache.flight import Flights
+from forebayd.errors import ObjectNotFoundError, VersionChangedError
+from forebayd.origin.base import ObjectInfo
+from forebayd.store import disk
+from forebayd.store.rows import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forebayd.cache.eviction import Evictor
+    from forebayd.cache.origins import Target
+    from forebayd.origin.base import Body
+    from forebayd.stats import Statistics
+    from forebayd.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 5  # an object that is replaced at the origin faster than it can be read
+_BLOCKS_AT_ONCE = 16  # of one object: 128 MiB in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Uncached:
+    """An object that is there but cannot be cached now: larger than the cache, or no room."""
+
+    info: ObjectInfo
+
+
+class EvictedMeanwhileError(Exception):
+    """The entry went away while a block of it was being filled."""
+
+
+class Filler:
+    """Ensures that ranges of objects are in the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        evictor: Evictor,
+        statistics: Statistics,
+        *,
+        packing_limit_bytes: int,
+        block_bytes: int,
+        min_free_bytes: int,
+        is_pinned: Callable[[str], bool],
+    ) -> None:
+        self._store = store
+        self._evictor = evictor
+        self._statistics = statistics
+        # Without holes, space comes back only with whole files.
+        self._packing_limit_bytes = packing_limit_bytes if store.can_punch else -1
+        self._block_shift = block_bytes.bit_length() - 1
+        self._min_free_bytes = min_free_bytes
+        self._is_pinned = is_pinned
+        self.flights = Flights()
+
+    async def ensure(
+        self, target: Target, start: int, end: int | None, version: str = ""
+    ) -> tuple[Entry | Uncached, bool]:
+        """Return the entry once [start, end) of it is cached, and whether the origin was read.
+
+        With *version*, VersionChangedError is raised if the object is another by now.
+        """
+        filled = False
+        for _ in range(_ROUNDS):
+            entry = await self.current(target)
+            if entry is None:
+                outcome: Entry | Uncached = await self.flights.do(
+                    (target.fingerprint, "first"), lambda: self._fill_first(target)
+                )
+                filled = True
+                if isinstance(outcome, Uncached):
+                    return outcome, True
+                entry = outcome
+            if version and entry.version != version:
+                raise VersionChangedError(
+                    f"{target.uri} has changed: version {version} was asked for, "
+                    f"it has {entry.version} now"
+                )
+            missing = entry.missing_blocks(
+                start, entry.size_bytes if end is None else min(end, entry.size_bytes)
+            )
+            if not missing:
+                return entry, filled
+            try:
+                complete = await self._fill_blocks(target, entry, missing)
+            except (EvictedMeanwhileError, VersionChangedError):
+                continue
+            if not complete:
+                return Uncached(self.info(entry)), True
+            updated = self._store.get(target.fingerprint)
+            if updated is not None and updated.generation == entry.generation:
+                return updated, True
+            filled = True
+        raise VersionChangedError(f"{target.uri} changes faster than it can be read")
+
+    def cached(self, target: Target) -> Entry | None:
+        """Return the entry if it may be served now without asking the origin."""
+        entry = self._store.get(target.fingerprint)
+        if entry is not None and freshness.may_serve(target.origin.config, entry.validated_at_ns):
+            return entry
+        return None
+
+    async def current(self, target: Target) -> Entry | None:
+        """Return the entry, looked up at the origin if its time is over; None if there is none."""
+        entry = self._store.get(target.fingerprint)
+        if entry is None or freshness.may_serve(target.origin.config, entry.validated_at_ns):
+            return entry
+        if target.origin.config.freshness == "always":
+            # Not shared: an answer that was asked for before this reader came may be too old.
+            return await self.validate(target, entry)
+        checked: Entry | None = await self.flights.do(
+            (target.fingerprint, "validate"), lambda: self.validate(target, entry)
+        )
+        return checked
+
+    async def validate(self, target: Target, entry: Entry) -> Entry | None:
+        """Ask the origin: the entry with its new time, or None if it had to go."""
+        asked_at_ns = time.time_ns()
+        try:
+            info = await target.origin.driver.head(target.uri)
+        except ObjectNotFoundError:
+            self.drop(entry, "gone")
+            raise
+        return self.validated(target, entry, info.version, asked_at_ns)
+
+    def validated(
+        self, target: Target, entry: Entry, version: str, asked_at_ns: int
+    ) -> Entry | None:
+        """Take the origin's word that *version* was current at *asked_at_ns*."""
+        now = self._store.get(entry.fingerprint)
+        if now is None or now.generation != entry.generation:
+            return now
+        if now.version != version:
+            self.drop(now, "changed")
+            return None
+        now = dataclasses.replace(now, validated_at_ns=asked_at_ns)
+        self._store.validated([now], self.validity(target, now))
+        return now
+
+    def drop(self, entry: Entry, reason: str) -> None:
+        """Take *entry* out unless it is already another generation."""
+        now = self._store.get(entry.fingerprint)
+        if now is not None and now.generation == entry.generation:
+            self._evictor.remove([now], reason)
+
+    @staticmethod
+    def info(outcome: Entry | Uncached) -> ObjectInfo:
+        """Return what is known of an object, cached or not."""
+        if isinstance(outcome, Uncached):
+            return outcome.info
+        return ObjectInfo(outcome.uri, outcome.size_bytes, outcome.version, outcome.modified)
+
+    @staticmethod
+    def validity(target: Target, entry: Entry) -> tuple[int, int]:
+        """Return until when clients may serve *entry* (see ``freshness.validity``)."""
+        return freshness.validity(target.origin.config, entry.validated_at_ns)
+
+    # --- one fill ----------------------------------------------------------------------------
+
+    def _reserve(self, size_bytes: int) -> bool:
+        """Reserve space, evicting for it; False if there is none to be had."""
+        below_floor = self._min_free_bytes + size_bytes - disk.free_bytes(self._store.path)
+        if below_floor > 0:
+            self._evictor.evict_bytes(below_floor)
+            if disk.free_bytes(self._store.path) < self._min_free_bytes + size_bytes:
+                self._statistics.count_error("disk_floor")
+                return False
+        if not self._evictor.make_room(size_bytes):
+            return False
+        self._store.space.reserve(size_bytes)
+        return True
+
+    async def _fill_first(self, target: Target) -> Entry | Uncached:
+        """Fill an object of which nothing is known."""
+        asked_at_ns = time.time_ns()
+        body = await target.origin.driver.get_range(target.uri, 0, 1 << self._block_shift)
+        raced = self._store.get(target.fingerprint)
+        if raced is not None:  # a block flight of an older entry cannot do this, a validation can
+            self.drop(raced, "changed")
+        if body.info.size_bytes <= self._packing_limit_bytes:
+            return await self._pack(target, body, asked_at_ns)
+        if disk.rounded(body.info.size_bytes) > self._store.space.for_objects_bytes:
+            return Uncached(body.info)
+        entry = self._new_entry(target, body.info, BLOB, asked_at_ns)
+        try:
+            self._store.begin_blob(entry)
+        except OSError:
+            return self._broken(body.info)
+        if not await self._write_block(target, entry, 0, body, is_new=True):
+            self._store.blobs.remove(entry.generation, punch=True)
+            return Uncached(body.info)
+        await self._store.committed()
+        return self._store.get(target.fingerprint) or entry
+
+    async def _pack(self, target: Target, body: Body, asked_at_ns: int) -> Entry | Uncached:
+        charge = disk.rounded(body.info.size_bytes)
+        if not self._reserve(charge):
+            return Uncached(body.info)
+        try:
+            segment, offset = self._store.append(memoryview(body.data))
+        except OSError:
+            self._store.space.release(charge)
+            return self._broken(body.info)
+        entry = dataclasses.replace(
+            self._new_entry(target, body.info, PACKED, asked_at_ns),
+            place=segment << 32 | offset // disk.BLOCK,
+            present=1,
+            charge_bytes=charge,
+        )
+        self._store.publish(entry, charge, self.validity(target, entry), is_new=True)
+        await self._store.committed()
+        return entry
+
+    async def _fill_blocks(self, target: Target, entry: Entry, missing: list[int]) -> bool:
+        """Fill blocks concurrently; False if there was no room for one."""
+        slots = asyncio.Semaphore(_BLOCKS_AT_ONCE)
+
+        async def fill(block: int) -> bool:
+            async with slots:
+                done: bool = await self.flights.do(
+                    (entry.generation, block), lambda: self._fill_block(target, entry, block)
+                )
+                return done
+
+        tasks = [asyncio.create_task(fill(block)) for block in missing]
+        try:
+            return all(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _fill_block(self, target: Target, entry: Entry, block: int) -> bool:
+        now = self._store.get(entry.fingerprint)
+        if now is None or now.generation != entry.generation:
+            raise EvictedMeanwhileError
+        if now.present >> block & 1:
+            return True
+        start = block << self._block_shift
+        end = min(start + (1 << self._block_shift), entry.size_bytes)
+        try:
+            body = await target.origin.driver.get_range(
+                target.uri, start, end, version=entry.version
+            )
+        except (VersionChangedError, ObjectNotFoundError) as error:
+            self.drop(entry, "changed" if isinstance(error, VersionChangedError) else "gone")
+            raise
+        if not await self._write_block(target, entry, block, body, is_new=False):
+            return False
+        await self._store.committed()
+        return True
+
+    async def _write_block(
+        self, target: Target, entry: Entry, block: int, body: Body, *, is_new: bool
+    ) -> bool:
+        """Write and publish one block; False if there is no room for it."""
+        charge = disk.rounded(len(memoryview(body.data)))
+        if not self._reserve(charge):
+            return False
+        try:
+            fd = self._store.blobs.duplicate(entry.generation)
+            try:
+                await asyncio.to_thread(
+                    disk.pwrite_all, fd, memoryview(body.data), block << self._block_shift
+                )
+            finally:
+                os.close(fd)
+        except FileNotFoundError as error:
+            self._store.space.release(charge)
+            raise EvictedMeanwhileError from error
+        except OSError:
+            self._store.space.release(charge)
+            self._broken(body.info)
+            return False
+        now = entry if is_new else self._store.get(entry.fingerprint)
+        if now is None or now.generation != entry.generation:
+            self._store.space.release(charge)
+            raise EvictedMeanwhileError
+        updated = dataclasses.replace(
+            now, present=now.present | 1 << block, charge_bytes=now.charge_bytes + charge
+        )
+        self._store.publish(updated, charge, self.validity(target, updated), is_new=is_new)
+        return True
+
+    def _new_entry(self, target: Target, info: ObjectInfo, kind: int, asked_at_ns: int) -> Entry:
+        return Entry(
+            fingerprint=target.fingerprint,
+            uri=target.uri,
+            version=info.version,
+            size_bytes=info.size_bytes,
+            modified=info.modified,
+            generation=self._store.new_generation(),
+            flags=kind | (PINNED if self._is_pinned(target.uri) else 0),
+            place=0,
+            block_shift=self._block_shift if kind == BLOB else 0,
+            present=0,
+            charge_bytes=0,
+            validated_at_ns=asked_at_ns,
+        )
+
+    def _broken(self, info: ObjectInfo) -> Uncached:
+        """A broken cache is a slow cache: log, count, and let the reader have the origin."""
+        log.exception("writing into the cache failed", extra={"uri": info.uri})
+        self._statistics.count_error("cache_write")
+        return Uncached(info)

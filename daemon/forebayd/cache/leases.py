@@ -1,0 +1,103 @@
+"""Handing out files by path, for what can only open a path: lmdb.open, mmap, C++ readers."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from forebayd.cache.fill import Uncached
+from forebayd.errors import CacheFullError, InvalidPathError, ObjectNotFoundError
+from forebayd.store import disk
+
+if TYPE_CHECKING:
+    from forebayd.cache.eviction import Evictor
+    from forebayd.cache.fill import Filler
+    from forebayd.cache.origins import Origins, Target
+    from forebayd.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """Makes leases, and takes back those whose holder is gone."""
+
+    def __init__(self, store: Store, filler: Filler, evictor: Evictor, origins: Origins) -> None:
+        self._store = store
+        self._filler = filler
+        self._evictor = evictor
+        self._origins = origins
+
+    async def take(self, target: Target) -> tuple[str, str]:
+        """Return (lease, path) of the object, or of a folder with what is below the prefix.
+
+        Raises ObjectNotFoundError if there is neither, CacheFullError if it does not fit.
+        """
+        lease = secrets.token_hex(8)
+        tree = self._store.leases.create(lease)
+        try:
+            name = _file_name(target.uri.rstrip("/").rpartition("/")[2])
+            if not target.uri.endswith("/"):
+                try:
+                    await self._add(lease, name, target)
+                except ObjectNotFoundError:
+                    pass
+                else:
+                    return f"leases/{lease}", f"{tree}/{name}"
+            found = False
+            prefix = target.uri.rstrip("/") + "/"
+            async for page in target.origin.driver.list(prefix, recursive=True):
+                for info in page.objects:
+                    parts = [_file_name(part) for part in info.uri[len(prefix) :].split("/")]
+                    await self._add(lease, "/".join([name, *parts]), self._origins.target(info.uri))
+                    found = True
+            if not found:
+                raise ObjectNotFoundError(f"there is no object and no prefix {target.uri}")
+        except BaseException:
+            self._store.lease_release(lease)
+            raise
+        return f"leases/{lease}", f"{tree}/{name}"
+
+    async def _add(self, lease: str, name: str, target: Target) -> None:
+        for _ in range(3):
+            entry, _ = await self._filler.ensure(target, 0, None)
+            if isinstance(entry, Uncached):
+                break
+            # From here to lease_add nothing awaits: the entry cannot be evicted in between.
+            if not entry.is_packed:
+                self._store.lease_add(lease, name, entry, None)
+                return
+            copy = self._store.read(entry, 0, entry.size_bytes)
+            if copy is None:
+                continue
+            size = disk.rounded(len(copy))
+            if not self._evictor.make_room(size):
+                break
+            self._store.space.reserve(size)
+            try:
+                self._store.lease_add(lease, name, entry, copy)
+            except OSError as error:
+                self._store.space.release(size)
+                raise CacheFullError(f"no local copy of {target.uri}: {error.strerror}") from error
+            return
+        raise CacheFullError(
+            f"{target.uri} does not fit into the cache (limit {self._store.space.max_bytes} bytes, "
+            "less what is pinned or handed out): raise --max-bytes"
+        )
+
+    def release(self, lease: str) -> None:
+        """Take a lease back; one that is unknown (already swept) is no error."""
+        self._store.lease_release(lease.rpartition("/")[2])
+
+    def sweep(self) -> None:
+        """Release the leases of holders that are gone."""
+        for lease in self._store.leases.abandoned():
+            log.info("lease abandoned", extra={"lease": lease})
+            self._store.lease_release(lease)
+
+
+def _file_name(part: str) -> str:
+    """Return a key's component as a file name. Raises InvalidPathError if it cannot be one."""
+    if part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255:
+        raise InvalidPathError(f"the key component {part!r} cannot be a file name")
+    return part

@@ -1,0 +1,106 @@
+"""The process: listeners, health, signals, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from forebay_protos import cache_pb2, cache_pb2_grpc
+from forebayd.cache.cache import Cache
+from forebayd.errors import ConfigError
+from forebayd.service import CacheService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forebayd.config import DaemonConfig
+    from forebayd.stats import Statistics
+
+log = logging.getLogger(__name__)
+
+_GRACE_S = 5.0  # for calls under way when the daemon is told to stop
+_MESSAGE_BYTES = 64 << 20
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second daemon on the port is an error, not a partner
+)
+
+
+def run(config: DaemonConfig, build: Callable[[Statistics], dict[str, Any]]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError if the daemon cannot start."""
+    os.umask(0o007)  # for one group: who may attach may read what is cached
+    asyncio.run(_serve(config, build))
+
+
+async def _serve(config: DaemonConfig, build: Callable[[Statistics], dict[str, Any]]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    cache = Cache(config, build)
+    try:
+        await cache.start()
+        server = grpc.aio.server(options=_OPTIONS)
+        cache_pb2_grpc.add_CacheServicer_to_server(CacheService(cache), server)
+        health_service = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+        service_name = cache_pb2.DESCRIPTOR.services_by_name["Cache"].full_name
+        reflection.enable_server_reflection(
+            (service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        for address in config.listen:
+            _listen(server, address)
+        await server.start()
+        for address in config.listen:
+            if address.startswith("unix:"):
+                Path(address.removeprefix("unix:")).chmod(0o660)
+        for name in ("", service_name):
+            await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info(
+            "serving", extra={"listen": list(config.listen), "cache_dir": str(config.cache_dir)}
+        )
+        await stopping.wait()
+        log.info("stopping")
+        await health_service.enter_graceful_shutdown()
+        await server.stop(_GRACE_S)
+    finally:
+        await cache.stop()
+
+
+def _listen(server: grpc.aio.Server, address: str) -> None:
+    if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix:"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_dead_socket(path)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {address}: {error}") from error
+
+
+def _remove_dead_socket(path: Path) -> None:
+    """Remove a socket that a killed daemon has left; refuse one that somebody answers at."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ConfigError(f"{path} is there and is not a socket: choose another --listen")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise ConfigError(
+                f"another daemon answers at {path}: stop it or choose another --listen"
+            )

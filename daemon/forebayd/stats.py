@@ -1,0 +1,206 @@
+"""What an operator asks: counters since the daemon's start, over the last minute, and in total.
+
+Hits that clients made without the daemon come from the shared ``counters`` file; they are totals
+of the cache folder's life, so this module keeps where they stood at the start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forebay_protos import layout
+from forebay_protos.counters import ROW_FIELDS, ROW_SIZE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TICK_S = 5.0
+_MINUTE_TICKS = 12
+_GROWTH = 1.25  # of a histogram's buckets: a percentile is exact to a quarter
+_BOUNDS_S = [0.0001 * _GROWTH**i for i in range(64)]
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+class Histogram:
+    """Durations in exponential buckets."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(_BOUNDS_S) + 1)
+        self.count = 0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(_BOUNDS_S, seconds)] += 1
+        self.count += 1
+
+    def percentile(self, share: float) -> float | None:
+        """Return the upper bound in seconds of the bucket that holds this share, None if empty."""
+        if not self.count:
+            return None
+        remaining = share * self.count
+        for bound, count in zip(_BOUNDS_S, self._counts, strict=False):
+            remaining -= count
+            if remaining <= 0:
+                return bound
+        return _BOUNDS_S[-1] * _GROWTH
+
+
+class ClientCounters:
+    """The shared file of the clients' own counters."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / layout.COUNTERS
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        try:
+            if os.fstat(fd).st_size == 0:
+                os.posix_fallocate(fd, 0, 32 * ROW_SIZE)
+        finally:
+            os.close(fd)
+
+    def totals(self) -> dict[str, int]:
+        """Return the sums over all processes, present and past."""
+        rows = np.fromfile(self._path, dtype="<u8").reshape(-1, ROW_SIZE // 8)
+        sums = rows.sum(axis=0).tolist()
+        return dict(zip(ROW_FIELDS, sums, strict=False))
+
+    def attached(self) -> int:
+        """Return how many processes hold a row."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            count, position, size = 0, 0, os.fstat(fd).st_size
+            while position < size:
+                # Asking for a write lock on the rest tells the first lock in the way.
+                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, position, size - position, 0)
+                kind, _, start, length, _ = _FLOCK.unpack(
+                    fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
+                )
+                if kind == fcntl.F_UNLCK:
+                    break
+                # Neighbouring locks of different owners are reported one by one.
+                count += 1
+                position = start + max(1, length)
+            return count
+        finally:
+            os.close(fd)
+
+
+class Statistics:
+    """Counts what happens; one event loop. Implements the origins' ``Observer``."""
+
+    def __init__(self, clients: ClientCounters, carried: dict[str, int]) -> None:
+        """*carried* are the totals of earlier daemons on this folder."""
+        self._clients = clients
+        self._carried = Counter(carried)
+        self._counts: Counter[str] = Counter()
+        self._clients_at_start = Counter(clients.totals())
+        self.errors: Counter[str] = Counter()
+        self.evictions: dict[str, list[int]] = {}
+        self.origin_latency = Histogram()
+        self.fill_latency = Histogram()
+        self.started_at = time.time()
+        self._ticks: deque[Counter[str]] = deque(maxlen=_MINUTE_TICKS + 1)
+        self.tick()
+
+    # --- events ------------------------------------------------------------------------------
+
+    def add(self, name: str, amount: int = 1) -> None:
+        self._counts[name] += amount
+
+    def count_error(self, kind: str) -> None:
+        self.errors[kind] += 1
+
+    def evicted(self, reason: str, objects: int, size_bytes: int) -> None:
+        row = self.evictions.setdefault(reason, [0, 0])
+        row[0] += objects
+        row[1] += size_bytes
+
+    def request_ended(
+        self, origin: str, operation: str, seconds: float, size_bytes: int, error_kind: str | None
+    ) -> None:
+        """One request at an origin, all its attempts together."""
+        self._counts["origin_requests"] += 1
+        self._counts["origin_bytes"] += size_bytes
+        self.origin_latency.observe(seconds)
+        if error_kind is not None:
+            self.errors[error_kind] += 1
+
+    def request_retried(self, origin: str, operation: str) -> None:
+        self._counts["origin_retries"] += 1
+
+    def tick(self) -> None:
+        """Note where the counters stand; called every ``tick_s`` seconds."""
+        self._ticks.append(self._now())
+
+    tick_s = _TICK_S
+
+    # --- answers -----------------------------------------------------------------------------
+
+    def _now(self) -> Counter[str]:
+        """Return the counts since the start, the clients' own hits included."""
+        counts = Counter(self._counts)
+        clients = Counter(self._clients.totals())
+        clients.subtract(self._clients_at_start)
+        counts["hits"] += clients["hits"]
+        counts["hit_bytes"] += clients["hit_bytes"]
+        return counts
+
+    def totals_to_carry(self) -> dict[str, int]:
+        """Return the daemon's own counts of all runs, for the catalogue."""
+        return dict(self._carried + self._counts)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the part of the stats that this module knows."""
+        now = self._now()
+        earlier = self._ticks[0]
+        total = self._carried + self._counts
+        clients = self._clients.totals()
+        total["hits"] += clients["hits"]
+        total["hit_bytes"] += clients["hit_bytes"]
+        return {
+            "since_start": _window(now),
+            "last_minute": _window(now - earlier),
+            "total": _window(total),
+            "origin_latency_s": _percentiles(self.origin_latency),
+            "fill_latency_s": _percentiles(self.fill_latency),
+            "evictions": {
+                reason: {"objects": row[0], "bytes": row[1]}
+                for reason, row in sorted(self.evictions.items())
+            },
+            "errors": dict(sorted(self.errors.items())),
+            "attached_clients": self._clients.attached(),
+            "uptime_s": time.time() - self.started_at,
+        }
+
+
+def _percentiles(histogram: Histogram) -> dict[str, Any]:
+    return {
+        "p50": histogram.percentile(0.5),
+        "p99": histogram.percentile(0.99),
+        "count": histogram.count,
+    }
+
+
+def _window(counts: Counter[str]) -> dict[str, Any]:
+    reads = counts["hits"] + counts["misses"]
+    read_bytes = counts["hit_bytes"] + counts["miss_bytes"]
+    return {
+        "hits": counts["hits"],
+        "misses": counts["misses"],
+        "hit_ratio": counts["hits"] / reads if reads else None,
+        "hit_bytes": counts["hit_bytes"],
+        "miss_bytes": counts["miss_bytes"],
+        "byte_hit_ratio": counts["hit_bytes"] / read_bytes if read_bytes else None,
+        "served_bytes": read_bytes,
+        "uncached_reads": counts["uncached_reads"],
+        "origin_requests": counts["origin_requests"],
+        "origin_bytes": counts["origin_bytes"],
+        "origin_retries": counts["origin_retries"],
+        "stale_served": counts["stale_served"],
+    }

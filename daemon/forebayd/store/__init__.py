@@ -1,0 +1,1 @@
+"""Files, catalogue and table of one cache folder. Knows no network and no policy."""

@@ -1,0 +1,1 @@
+"""Helpers of the tests: real servers that misbehave on demand, builders, clocks."""
