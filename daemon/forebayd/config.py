@@ -1,14 +1,31 @@
 """The daemon's configuration: read and checked once, at start, into frozen dataclasses.
 
 Flags, environment variables (``FOREBAY_…``) and the TOML file use the same words; flags win over the
-environment, the environment over the file.
+environment, the environment over the file. :func:`load` puts them together, ``settings.py`` knows how
+each word is written. Nothing here holds a secret.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from forebay_protos import addresses, uris
+from forebayd import settings
+from forebayd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_PREFIXES = ("s3://", "file://", "http://", "https://")
+_SHARE_OF_FREE_SPACE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +51,38 @@ class OriginConfig:
     ca_bundle: Path | None = None
     driver: Literal["obstore", "s3fs", "fsspec"] = "obstore"
     credentials: CredentialsConfig = field(default_factory=CredentialsConfig)
+    account: str | None = (
+        None  # any text: credentials under which a bucket's name means another one
+    )
     freshness: Literal["immutable", "max_age", "always"] = "max_age"
     max_age_s: float = 300.0
     max_stale_s: float = 3600.0
     max_requests: int = 64  # in flight at once
     request_timeout_s: float = 30.0  # one attempt: no byte for so long
     deadline_s: float = 120.0  # all attempts of one request
+    max_attempts: int = 8
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its URIs, without a cluster's name."""
+        return uris.without_cluster(self.prefix).partition("://")[0]
+
+    @property
+    def endpoint_name(self) -> str:
+        """What a message calls the place that is asked."""
+        return self.endpoint_url or ("AWS S3" if self.scheme == "s3" else self.prefix)
 
     @property
     def identity(self) -> str:
-        """Text of everything that makes the same URI another object elsewhere."""
-        raise NotImplementedError
+        """Text of everything that makes the same URI another object elsewhere.
+
+        Driver, addressing and keys are not part of it: they lead to the same objects. Where they do
+        not (Ceph's tenants have bucket names of their own), ``account`` tells them apart.
+        """
+        if self.scheme != "s3":
+            return self.scheme
+        place = _normal(self.endpoint_url) if self.endpoint_url else f"aws {self.region or ''}"
+        return f"s3 {place} {self.account or ''}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +98,200 @@ class DaemonConfig:
     block_bytes: int = 8 << 20
     segment_bytes: int = 256 << 20
     min_free_bytes: int = 1 << 30  # of the file system; fills stop below it
+
+
+_ORIGIN_WORDS = settings.parsers(OriginConfig)
+_CREDENTIALS_WORDS = settings.parsers(CredentialsConfig)
+_DAEMON_WORDS = settings.parsers(DaemonConfig)
+# Words of an origin that may also stand outside of its table, for all origins that lack them.
+_SHARED_WORDS = {
+    name: parse for name, parse in _ORIGIN_WORDS.items() if name not in ("prefix", "account")
+} | {"profile": _CREDENTIALS_WORDS["profile"]}
+_TOP_WORDS = _DAEMON_WORDS | _SHARED_WORDS
+
+
+def load(config_file: Path | None, overrides: Mapping[str, object]) -> DaemonConfig:
+    """Return the configuration of *config_file*, the environment and *overrides* (the flags).
+
+    Overrides that are None do not count. Raises ConfigError, naming setting, value and cure.
+    """
+    table = settings.read_toml(config_file) if config_file is not None else {}
+    source = str(config_file)
+    origin_tables = settings.tables(table.pop("origin", []), f"{source}: origin")
+    told = settings.parse(table, _TOP_WORDS, source)
+    told |= settings.parse(settings.environment(_TOP_WORDS), _TOP_WORDS, "environment")
+    told |= settings.parse(
+        {name: value for name, value in overrides.items() if value is not None},
+        _TOP_WORDS,
+        "command line",
+    )
+    shared = {name: told.pop(name) for name in _SHARED_WORDS if name in told}
+    origins = _origins(origin_tables, shared, source)
+    told.setdefault("cache_dir", addresses.default_cache_dir())
+    told.setdefault("listen", (addresses.default_address(),))
+    if "max_bytes" not in told:
+        told["max_bytes"] = _share_of_free_space(Path(str(told["cache_dir"])))
+    config = DaemonConfig(origins=origins, **told)  # type: ignore[arg-type]  # parsed by field
+    _check(config)
+    return config
+
+
+def _origins(
+    tables: list[dict[str, object]], shared: dict[str, object], source: str
+) -> tuple[OriginConfig, ...]:
+    """Return the configured origins, then those that everybody has."""
+    origins: dict[str, OriginConfig] = {}
+    for table in tables:
+        origin = _origin(table, shared, source)
+        if origin.prefix in origins:
+            raise ConfigError(f"{source}: two origins have the prefix {origin.prefix!r}: keep one")
+        origins[origin.prefix] = origin
+    for prefix in _DEFAULT_PREFIXES:
+        if prefix not in origins:
+            origins[prefix] = _origin({"prefix": prefix}, shared, "default")
+    return tuple(origins.values())
+
+
+def _origin(table: dict[str, object], shared: dict[str, object], source: str) -> OriginConfig:
+    where = f"{source}: origin {table.get('prefix', '')}".rstrip()
+    if "prefix" not in table:
+        raise ConfigError(f'{where}: prefix is missing, such as prefix = "s3://"')
+    table = dict(table)
+    credentials = settings.table(table.pop("credentials", {}), f"{where}: credentials")
+    told = shared | settings.parse(table, _ORIGIN_WORDS, where)
+    named = settings.parse(credentials, _CREDENTIALS_WORDS, f"{where}: credentials")
+    profile = told.pop("profile", None)
+    if profile is not None and not named:
+        named = {"profile": profile}
+    prefix = _prefix(str(told.pop("prefix")), where)
+    if uris.without_cluster(prefix).startswith("s3://"):
+        told.setdefault("endpoint_url", _first_variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        told.setdefault("region", _first_variable("AWS_REGION", "AWS_DEFAULT_REGION"))
+    else:
+        # Words of S3, shared with all origins, that mean nothing here.
+        told = {name: told[name] for name in told if name in table or name not in _S3_WORDS}
+        told.setdefault("driver", "fsspec")
+    origin = OriginConfig(
+        prefix=prefix,
+        credentials=CredentialsConfig(**named),  # type: ignore[arg-type]  # parsed by field
+        **told,  # type: ignore[arg-type]  # the same
+    )
+    _check_origin(origin, where)
+    return origin
+
+
+_S3_WORDS = ("endpoint_url", "region", "addressing", "ca_bundle", "driver")
+
+
+def _prefix(text: str, where: str) -> str:
+    """Return a prefix in canonical form: "s3://", "s3://bucket", "cluster:s3://", "file:///data"."""
+    cluster, _, scheme = text.partition("://")[0].rpartition(":")
+    rest = text.partition("://")[2]
+    if "://" not in text or not scheme:
+        raise ConfigError(
+            f'{where}: prefix {text!r} is no URI: write "s3://bucket" or "file:///data"'
+        )
+    prefix = f"{cluster}:" if cluster else ""
+    prefix += f"{scheme.lower()}://"
+    if cluster and scheme.lower() != "s3":
+        raise ConfigError(f"{where}: prefix {text!r}: only s3 takes a cluster's name")
+    return prefix + (rest.rstrip("/") or ("/" if rest else ""))
+
+
+def _check_origin(origin: OriginConfig, where: str) -> None:
+    if origin.scheme == "s3":
+        if origin.driver == "fsspec":
+            raise ConfigError(f'{where}: driver "fsspec" is not for S3: write "obstore" or "s3fs"')
+        if origin.endpoint_url is not None:
+            _check_endpoint(origin.endpoint_url, where)
+    elif origin.driver != "fsspec":
+        raise ConfigError(f'{where}: driver "{origin.driver}" is for S3 only: leave it out')
+    if min(origin.request_timeout_s, origin.deadline_s) <= 0:
+        raise ConfigError(f"{where}: request_timeout_s and deadline_s must be more than 0")
+    if origin.ca_bundle is not None and not origin.ca_bundle.is_file():
+        raise ConfigError(f"{where}: ca_bundle {str(origin.ca_bundle)!r} is not a file")
+    credentials = origin.credentials
+    if credentials.file is not None and not credentials.file.is_file():
+        raise ConfigError(f"{where}: credentials: file {str(credentials.file)!r} is not a file")
+    if bool(credentials.access_key_env) != bool(credentials.secret_key_env):
+        raise ConfigError(
+            f"{where}: credentials: access_key_env and secret_key_env belong together: give both"
+        )
+
+
+def _check_endpoint(endpoint_url: str, where: str) -> None:
+    shown = _without_password(endpoint_url)
+    try:
+        parts = urlsplit(endpoint_url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ConfigError(
+            f"{where}: endpoint_url {shown!r} is not http://host:port or https://host:port"
+        )
+    if parts.username or parts.password:
+        raise ConfigError(f"{where}: endpoint_url {shown!r} must not hold keys: use credentials")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{where}: endpoint_url {shown!r} must end with the host, port or path")
+
+
+def _check(config: DaemonConfig) -> None:
+    """Raise ConfigError for values that are right alone and wrong together."""
+    if not config.listen:
+        raise ConfigError("listen names no address: give unix:/path/to.sock or host:port")
+    for address in config.listen:
+        try:
+            path = addresses.socket_path(address)
+        except ValueError as error:
+            raise ConfigError(f"listen: {error}") from error
+        if path is None and not addresses.is_loopback(address):
+            raise ConfigError(
+                f"listen {address!r}: TCP beyond this machine needs TLS and a token, which are not "
+                "there yet: listen on 127.0.0.1 or on a unix socket"
+            )
+    if config.block_bytes & (config.block_bytes - 1) or config.block_bytes < 4096:
+        raise ConfigError(f"block_bytes {config.block_bytes} is no power of two from 4096 on")
+    if config.packing_limit_bytes > config.block_bytes:
+        raise ConfigError(
+            f"packing_limit_bytes {config.packing_limit_bytes} is more than block_bytes "
+            f"{config.block_bytes}: a packed object is one block"
+        )
+    if config.packing_limit_bytes > config.segment_bytes:
+        raise ConfigError(
+            f"packing_limit_bytes {config.packing_limit_bytes} is more than segment_bytes "
+            f"{config.segment_bytes}: a packed object lies in one segment"
+        )
+
+
+def _share_of_free_space(cache_dir: Path) -> int:
+    """Return the default limit: most of what is free now, on the file system of the cache folder."""
+    existing = cache_dir
+    while not existing.exists():
+        existing = existing.parent
+    free_bytes = shutil.disk_usage(existing).free
+    max_bytes = int(free_bytes * _SHARE_OF_FREE_SPACE)
+    log.info(
+        "max_bytes is not set: taking %d, %d %% of the %d bytes that are free at %s",
+        max_bytes,
+        _SHARE_OF_FREE_SPACE * 100,
+        free_bytes,
+        existing,
+    )
+    return max_bytes
+
+
+def _first_variable(*names: str) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def _normal(endpoint_url: str) -> str:
+    """Return an endpoint's URL in the one form by which it is compared."""
+    parts = urlsplit(endpoint_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{parts.hostname}:{port}{parts.path.rstrip('/')}"
+
+
+def _without_password(url: str) -> str:
+    head, at, rest = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{rest}" if at else url

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
+from forebayd.origin.driver import TransientError
+
 RESULT = "ForebayListing"  # where the client's answer carries the Listing
 
 
@@ -45,11 +47,15 @@ def _before_parse(
 
 
 def parse(body: bytes) -> Listing:
-    """Return the page. Raises ValueError if the body is not one."""
+    """Return the page. Raises TransientError if the body is not one."""
     try:
-        root = ElementTree.fromstring(body)  # noqa: S314  # expat refuses entity bombs; our endpoint
-    except ElementTree.ParseError as error:
-        raise ValueError(f"not a listing: {error}") from error
+        return _parse(body)
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise TransientError(f"not a listing of objects: {error!r}") from error
+
+
+def _parse(body: bytes) -> Listing:
+    root = ElementTree.fromstring(body)  # noqa: S314  # expat itself limits entity expansion
     entries: list[Entry] = []
     prefixes: list[str] = []
     token: str | None = None

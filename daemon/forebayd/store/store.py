@@ -65,6 +65,8 @@ class Store:
         self._settled: list[int] = []
         self._commit_waiters: list[asyncio.Future[None]] = []
         self._commit_scheduled = False
+        # Now, not with the next commit: a second crash must not start from the same numbers.
+        self.catalogue.commit(meta=self._totals())
         self.measure_overhead()
 
     # --- reading -----------------------------------------------------------------------------

@@ -1,0 +1,161 @@
+"""Local files (``file:///…``). The version is size and modification time in nanoseconds.
+
+Files are read in threads, from one open descriptor, and looked at before and after: a file that is
+written meanwhile is an error to try again, a file that is replaced stays the one that was opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from forebayd.errors import (
+    AccessDeniedError,
+    DaemonError,
+    InvalidPathError,
+    ObjectNotFoundError,
+    VersionChangedError,
+)
+from forebayd.origin.base import Body, ObjectInfo, Page
+from forebayd.origin.driver import TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forebayd.config import OriginConfig
+
+T = TypeVar("T")
+
+_SCHEME = "file://"
+_PAGE_ENTRIES = 5000
+_THREADS = 16
+
+
+class FileDriver:
+    """The files of this machine."""
+
+    def __init__(self, config: OriginConfig) -> None:
+        self._threads = ThreadPoolExecutor(
+            min(_THREADS, config.max_requests), thread_name_prefix="file-origin"
+        )
+
+    async def head(self, uri: str) -> ObjectInfo:
+        return await self._run(uri, lambda: _head(uri))
+
+    async def get_range(
+        self, uri: str, start: int, end: int, *, version: str | None = None
+    ) -> Body:
+        return await self._run(uri, lambda: _read(uri, start, end, version))
+
+    async def page(
+        self, prefix: str, *, recursive: bool, token: object | None
+    ) -> tuple[Page, object | None]:
+        folders = token if isinstance(token, tuple) else (prefix.rstrip("/") + "/",)
+        return await self._run(prefix, lambda: _page(folders, recursive))
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, uri: str, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except OSError as error:
+            raise _translated(uri, error) from error
+
+
+def _path(uri: str) -> Path:
+    path = uri.removeprefix(_SCHEME)
+    if ".." in path.split("/"):
+        # An origin's prefix would not bind: file:///data/../etc lies outside of file:///data.
+        raise InvalidPathError(f"{uri}: '..' is not allowed in a file URI: write the path itself")
+    return Path(path)
+
+
+def _info(uri: str, status: os.stat_result) -> ObjectInfo:
+    if not stat.S_ISREG(status.st_mode):
+        raise ObjectNotFoundError(f"{uri} is not a file")
+    version = f"{status.st_size}-{status.st_mtime_ns}"
+    return ObjectInfo(uri, status.st_size, version, status.st_mtime)
+
+
+def _head(uri: str) -> ObjectInfo:
+    return _info(uri, _path(uri).stat())
+
+
+def _read(uri: str, start: int, end: int, version: str | None) -> Body:
+    # Nonblocking: the opening of a pipe would wait for a writer.
+    descriptor = os.open(_path(uri), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        info = _info(uri, os.fstat(descriptor))
+        if version is not None and info.version != version:
+            raise VersionChangedError(f"{uri} is now {info.version}, no longer {version}")
+        count = max(0, min(end, info.size_bytes) - start)
+        data = _pread(descriptor, start, count)
+        if len(data) != count or _info(uri, os.fstat(descriptor)).version != info.version:
+            raise TransientError("the file was written while it was read")
+        return Body(info, data)
+    finally:
+        os.close(descriptor)
+
+
+def _pread(descriptor: int, start: int, count: int) -> bytes:
+    data = os.pread(descriptor, count, start)
+    if len(data) == count or not data:
+        return data
+    pieces = [data]  # Linux reads 2 GiB at most in one call
+    while (done := sum(map(len, pieces))) < count:
+        piece = os.pread(descriptor, count - done, start + done)
+        if not piece:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _page(folders: tuple[str, ...], recursive: bool) -> tuple[Page, tuple[str, ...] | None]:
+    """Return entries of the last folders, some thousand at least, and the folders still to read."""
+    left = list(folders)
+    objects: list[ObjectInfo] = []
+    prefixes: list[str] = []
+    while left and len(objects) < _PAGE_ENTRIES:
+        folder = left.pop()
+        found: list[str] = []
+        try:
+            with os.scandir(_path(folder)) as entries:
+                for entry in entries:
+                    if _is_unnameable(entry.name):
+                        continue
+                    if entry.is_dir():
+                        found.append(f"{folder}{entry.name}/")
+                        continue
+                    try:
+                        objects.append(_info(folder + entry.name, entry.stat()))
+                    except (FileNotFoundError, ObjectNotFoundError):
+                        continue  # gone meanwhile, a dangling link, a socket
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if recursive:
+            # A folder that is reached through a link to above it would never end.
+            left += [name for name in found if not _path(name).is_symlink()]
+        else:
+            prefixes += found
+    objects.sort(key=lambda info: info.uri)
+    return Page(tuple(objects), tuple(sorted(prefixes))), tuple(left) or None
+
+
+def _is_unnameable(name: str) -> bool:
+    """Tell whether a name is not valid UTF-8, so that no URI can carry it."""
+    return any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def _translated(uri: str, error: OSError) -> DaemonError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return ObjectNotFoundError(f"{uri}: no such file")
+    if isinstance(error, PermissionError):
+        return AccessDeniedError(f"{uri}: the daemon's user may not read it")
+    if error.errno is not None and "name too long" in str(error).lower():
+        return InvalidPathError(f"{uri[:200]}…: a file name is too long")
+    return TransientError(str(error))

@@ -1,0 +1,180 @@
+"""Every other scheme, by its fsspec filesystem, in threads.
+
+The version is the ETag where the filesystem tells one, else size and modification time. Filesystems
+take no ``If-Match``: the object is looked at before and after the read instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import fsspec
+
+from forebayd.errors import (
+    AccessDeniedError,
+    DaemonError,
+    InvalidPathError,
+    ObjectNotFoundError,
+    OriginUnavailableError,
+    VersionChangedError,
+)
+from forebayd.origin.base import Body, ObjectInfo, Page
+from forebayd.origin.driver import TransientError, failure_of_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forebayd.config import OriginConfig
+
+T = TypeVar("T")
+
+_THREADS = 16
+_PAGE_ENTRIES = 5000
+_TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified")
+
+
+class FsspecDriver:
+    """The objects of one fsspec filesystem, which is made when first asked."""
+
+    def __init__(self, config: OriginConfig) -> None:
+        self._scheme = config.prefix.partition("://")[0]
+        self._threads = ThreadPoolExecutor(
+            min(_THREADS, config.max_requests), thread_name_prefix=f"{self._scheme}-origin"
+        )
+
+    async def head(self, uri: str) -> ObjectInfo:
+        return await self._run(uri, lambda: self._head(uri))
+
+    async def get_range(
+        self, uri: str, start: int, end: int, *, version: str | None = None
+    ) -> Body:
+        return await self._run(uri, lambda: self._read(uri, start, end, version))
+
+    async def page(
+        self, prefix: str, *, recursive: bool, token: object | None
+    ) -> tuple[Page, object | None]:
+        folders = token if isinstance(token, tuple) else (prefix.rstrip("/") + "/",)
+        return await self._run(prefix, lambda: self._page(folders, recursive))
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @cached_property
+    def _filesystem(self) -> Any:  # fsspec ships no types
+        try:
+            return fsspec.filesystem(
+                self._scheme, skip_instance_cache=True, use_listings_cache=False
+            )
+        except ImportError as error:
+            raise InvalidPathError(
+                f"{self._scheme}:// needs a package that is not installed: {error}"
+            ) from error
+
+    async def _run(self, uri: str, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except Exception as error:
+            raise _translated(uri, error) from error
+
+    def _head(self, uri: str) -> ObjectInfo:
+        facts = self._filesystem.info(uri)
+        if facts.get("type") == "directory":
+            raise ObjectNotFoundError(f"{uri} is a folder, not an object")
+        return _info(uri, facts)
+
+    def _read(self, uri: str, start: int, end: int, version: str | None) -> Body:
+        info = self._head(uri)
+        if version is not None and info.version != version:
+            raise VersionChangedError(f"{uri} is now {info.version}, no longer {version}")
+        count = max(0, min(end, info.size_bytes) - start)
+        data: bytes = b""
+        if count:
+            data = self._filesystem.cat_file(uri, start=start, end=start + count)
+            if len(data) == info.size_bytes:  # a server that knows no ranges sends all
+                data = data[start : start + count]
+        if len(data) != count:
+            raise TransientError(f"a body of {len(data)} bytes instead of {count}")
+        if self._head(uri).version != info.version:
+            raise TransientError("the object was written while it was read")
+        return Body(info, data)
+
+    def _page(
+        self, folders: tuple[str, ...], recursive: bool
+    ) -> tuple[Page, tuple[str, ...] | None]:
+        left = list(folders)
+        objects: list[ObjectInfo] = []
+        prefixes: list[str] = []
+        while left and len(objects) < _PAGE_ENTRIES:
+            folder = left.pop()
+            try:
+                found = self._filesystem.ls(folder.rstrip("/"), detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            here = self._filesystem._strip_protocol(folder.rstrip("/")).rstrip("/")
+            for facts in found:
+                above, _, name = facts["name"].rstrip("/").rpartition("/")
+                if not name or above != here:  # the folder itself, or another site's link
+                    continue
+                if facts.get("type") == "directory":
+                    (left if recursive else prefixes).append(f"{folder}{name}/")
+                else:
+                    objects.append(_info(folder + name, facts))
+        objects.sort(key=lambda info: info.uri)
+        return Page(tuple(objects), tuple(sorted(prefixes))), tuple(left) or None
+
+
+def _info(uri: str, facts: dict[str, Any]) -> ObjectInfo:
+    """Return what *facts*, as fsspec's ``info`` gives them, say."""
+    size_bytes = facts.get("size")
+    if size_bytes is None:
+        raise OriginUnavailableError(f"{uri}: the server does not tell the size")
+    times = (facts[name] for name in _TIMES if facts.get(name) is not None)
+    modified = _unix_seconds(next(times, None))
+    etag = facts.get("ETag") or facts.get("etag")
+    # Neither ETag nor time of change: the time of creation changes with every writing, in memory://.
+    stamp = modified if modified is not None else _unix_seconds(facts.get("created"))
+    version = (
+        str(etag).strip('"')
+        if etag
+        else f"{size_bytes}-{int(stamp * 1e9) if stamp is not None else 0}"
+    )
+    return ObjectInfo(uri, int(size_bytes), version, modified if modified is not None else stamp)
+
+
+def _unix_seconds(moment: object) -> float | None:
+    if isinstance(moment, datetime):
+        return moment.timestamp()
+    if isinstance(moment, int | float):
+        return float(moment)
+    if isinstance(moment, str):
+        try:
+            return parsedate_to_datetime(moment).timestamp()
+        except ValueError:
+            pass
+        try:
+            return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+        except ValueError:
+            return None
+    return None
+
+
+def _translated(uri: str, error: Exception) -> Exception:
+    if isinstance(error, DaemonError):
+        return error
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return ObjectNotFoundError(f"{uri}: no such object")
+    if isinstance(error, PermissionError):
+        return AccessDeniedError(f"{uri}: the origin refused: {error}")
+    status = getattr(error, "status", None)  # of aiohttp, and of several cloud libraries
+    if isinstance(status, int):
+        return failure_of_status(uri, status, str(getattr(error, "message", "")))
+    if isinstance(error, OSError | asyncio.TimeoutError) or "aiohttp" in type(error).__module__:
+        return TransientError(f"{type(error).__name__}: {error}")
+    if isinstance(error, ValueError):
+        return InvalidPathError(f"{uri!r} cannot be asked of its origin: {error}")
+    return OriginUnavailableError(f"{uri}: {type(error).__name__}: {error}")

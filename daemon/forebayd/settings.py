@@ -1,0 +1,205 @@
+"""How settings are written: sizes, durations, lists, tables; and the errors for those that are not.
+
+Knows types of fields and texts of errors; knows no setting by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from forebayd.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Parser = Callable[[object], object]
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGTPE]?)(i?)[bB]?\s*")
+_PREFIXES = "KMGTPE"
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Return the file's content. Raises ConfigError, naming the file."""
+    try:
+        with path.open("rb") as file:
+            return cast("dict[str, object]", tomllib.load(file))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}: give --config a file that can be read"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def environment(words: Mapping[str, Parser]) -> dict[str, object]:
+    """Return the words that variables ``FOREBAY_<WORD>`` set; an empty variable sets nothing."""
+    values = ((name, os.environ.get(f"FOREBAY_{name.upper()}")) for name in words)
+    return {name: value for name, value in values if value}
+
+
+def parse(
+    table: Mapping[str, object], words: Mapping[str, Parser], source: str
+) -> dict[str, object]:
+    """Return *table* with its values parsed. Raises ConfigError for an unknown word or bad value."""
+    parsed: dict[str, object] = {}
+    for name, value in table.items():
+        if name not in words:
+            near = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(words))}"
+            raise ConfigError(f"{source}: unknown setting {name!r}: {hint}")
+        try:
+            parsed[name] = words[name](value)
+        except ValueError as error:
+            raise ConfigError(f"{source}: {name} = {value!r}: {error}") from error
+    return parsed
+
+
+def table(value: object, where: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} = {value!r}: must be a table")
+    return cast("dict[str, object]", value)
+
+
+def tables(value: object, where: str) -> list[dict[str, object]]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: write each one as a table of its own, [[origin]]")
+    return [table(each, where) for each in value]
+
+
+def parsers(cls: type) -> dict[str, Parser]:
+    """Return a parser for each field of a dataclass, by its type and its name's unit.
+
+    Fields that are dataclasses themselves have none: their tables are parsed apart.
+    """
+    found: dict[str, Parser] = {}
+    for name, hint in get_type_hints(cls).items():
+        parser = _parser(name, hint)
+        if parser is not None:
+            found[name] = parser
+    return found
+
+
+def _parser(name: str, hint: object) -> Parser | None:
+    if get_origin(hint) in (Union, types.UnionType):  # "X | None": what is not set is left out
+        hint = next(each for each in get_args(hint) if each is not type(None))
+    if get_origin(hint) is Literal:
+        return _choice(get_args(hint))
+    if get_origin(hint) is dict:
+        return _mapping
+    if get_origin(hint) is tuple:
+        return _texts if get_args(hint)[0] is str else None
+    if hint is int and name.endswith("_bytes"):
+        return size
+    return _BY_TYPE.get(hint)
+
+
+def size(value: object) -> int:
+    """Return bytes: 500, "500", "500GB" (powers of 1000), "1.5TiB" (powers of 1024)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        count = value
+    else:
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError('must be a size such as 1000000, "500GB" or "1.5TiB"')
+        number, prefix, binary = match.groups()
+        if binary and not prefix:
+            raise ValueError('must be a size such as 1000000, "500GB" or "1.5TiB"')
+        power = _PREFIXES.index(prefix.upper()) + 1 if prefix else 0
+        count = int(Decimal(number) * (1024 if binary else 1000) ** power)
+    if count < 1:
+        raise ValueError("must be at least 1 byte")
+    return count
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("must be a number of seconds")
+    if value < 0:
+        raise ValueError("must not be negative")
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError("must be a whole number from 1 on")
+    return value
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "1", "false", "0"):
+        return value.lower() in ("true", "1")
+    raise ValueError("must be true or false")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text that is not empty")
+    return value
+
+
+def _path(value: object) -> Path:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    # Absolute, since the daemon may change its folder, and clients have others.
+    return Path(_text(text)).expanduser().absolute()
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list of texts")
+    return tuple(_text(each) for each in value)
+
+
+def _mapping(value: object) -> dict[str, str]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, Mapping) or not all(
+        isinstance(each, str) for pair in value.items() for each in pair
+    ):
+        raise ValueError(
+            'must be a table of texts; as one text, JSON: {"data/coco/": "s3://coco/"}'
+        )
+    return dict(value)
+
+
+def _choice(allowed: tuple[object, ...]) -> Parser:
+    def parse_choice(value: object) -> object:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(repr(each) for each in allowed)}")
+        return value
+
+    return parse_choice
+
+
+_BY_TYPE: dict[object, Parser] = {
+    float: _seconds,  # every float among the settings is a duration
+    int: _count,
+    bool: _switch,
+    str: _text,
+    Path: _path,
+}
