@@ -1,8 +1,8 @@
 """The daemon's configuration: read and checked once, at start, into frozen dataclasses.
 
-Flags, environment variables (``FOREBAY_…``) and the TOML file use the same words; flags win over the
-environment, the environment over the file. :func:`load` puts them together, ``settings.py`` knows how
-each word is written. Nothing here holds a secret.
+Flags, environment variables (``FOREBAY_…``) and the TOML file use the same words; flags win over
+the environment, the environment over the file. :func:`load` puts them together, ``settings.py``
+knows how each word is written. Nothing here holds a secret.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SHARE_OF_FREE_SPACE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class CredentialsConfig:
-    """Where an origin's keys come from; never the keys themselves, which are not printed anywhere."""
+    """Where an origin's keys come from; never the keys themselves."""
 
     profile: str | None = None  # of the AWS configuration files
     access_key_env: str | None = None
@@ -51,9 +51,7 @@ class OriginConfig:
     ca_bundle: Path | None = None
     driver: Literal["obstore", "s3fs", "fsspec"] = "obstore"
     credentials: CredentialsConfig = field(default_factory=CredentialsConfig)
-    account: str | None = (
-        None  # any text: credentials under which a bucket's name means another one
-    )
+    account: str | None = None  # any text: whose buckets these are, where names depend on the keys
     freshness: Literal["immutable", "max_age", "always"] = "max_age"
     max_age_s: float = 300.0
     max_stale_s: float = 3600.0
@@ -265,7 +263,7 @@ def _check(config: DaemonConfig) -> None:
 
 
 def _share_of_free_space(cache_dir: Path) -> int:
-    """Return the default limit: most of what is free now, on the file system of the cache folder."""
+    """Return the default limit: most of what is free now where the cache folder is."""
     existing = cache_dir
     while not existing.exists():
         existing = existing.parent

@@ -52,7 +52,7 @@ def environment(words: Mapping[str, Parser]) -> dict[str, object]:
 def parse(
     table: Mapping[str, object], words: Mapping[str, Parser], source: str
 ) -> dict[str, object]:
-    """Return *table* with its values parsed. Raises ConfigError for an unknown word or bad value."""
+    """Return *table* with its values parsed. Raises ConfigError for unknown words, bad values."""
     parsed: dict[str, object] = {}
     for name, value in table.items():
         if name not in words:

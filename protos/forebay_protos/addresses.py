@@ -18,7 +18,7 @@ def default_address() -> str:
 
 
 def default_cache_dir() -> Path:
-    """Return the cache folder of a daemon, and of a client that starts before the daemon, by default."""
+    """Return where a daemon caches, and a client that finds no daemon looks, by default."""
     told = os.environ.get("FOREBAY_CACHE_DIR")
     if told:
         return Path(told).absolute()
@@ -38,9 +38,7 @@ def socket_path(address: str) -> Path | None:
         if path.startswith("//"):  # unix:///path, as gRPC writes it too
             path = path[2:]
         if not path.startswith("/"):
-            raise ValueError(
-                f"address {address!r}: the path must be absolute, as in unix:/run/x.sock"
-            )
+            raise ValueError(f"address {address!r}: the path is not absolute: unix:/run/x.sock")
         if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
             raise ValueError(
                 f"address {address!r}: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes, "

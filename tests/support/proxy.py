@@ -9,8 +9,8 @@
 It listens on loopback, forwards bytes as they are and keeps the client's Host header, so that
 signatures (SigV4) hold. One thread serves one connection; many processes may use one proxy.
 
-**Which requests.** Every fault takes a *match* and a *method*. A text matches an object whose decoded
-path (``bucket/key``) is that text or ends with ``/`` + text: "1.jpg", "images/1.jpg" and
+**Which requests.** Every fault takes a *match* and a *method*. A text matches an object whose
+decoded path (``bucket/key``) is that text or ends with ``/`` + text: "1.jpg", "images/1.jpg" and
 "bucket/images/1.jpg" all name the same object, "11.jpg" another. None matches everything, listings
 included; a function gets the :class:`Request` and decides. *method* is "GET" unless told otherwise,
 None for all. *times* is how many requests are hit, None for all. A request meets at most one fault:
@@ -22,9 +22,9 @@ the oldest that matches and is not used up.
     proxy.reset(match)                                the connection is reset, no answer at all
     proxy.reset_mid_body(match, after_bytes=1000)     headers, some bytes, then a reset (RST)
     proxy.short_body(match, after_bytes=1000)         headers, some bytes, then a clean end (FIN)
-    proxy.stall_body(match, after_bytes=1000)         headers, some bytes, then silence until release()
+    proxy.stall_body(match, after_bytes=1000)         headers, some bytes, then none until release()
     proxy.change_etag(match, etag="other")            the answer carries another ETag
-    proxy.gate(match)                                 requests are held, and counted, until release()
+    proxy.gate(match)                                 requests are held until release()
 
 ``after_bytes=None`` means half of the body. A gate proves de-duplication without a sleep:
 

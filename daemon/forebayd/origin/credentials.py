@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from forebayd.errors import AccessDeniedError, ConfigError
 
 if TYPE_CHECKING:
-    from aiobotocore.session import AioSession
     from obstore.store import S3Credential
 
     from forebayd.config import CredentialsConfig
@@ -71,9 +70,9 @@ def plain_keys(config: CredentialsConfig) -> Keys | None:
     return None
 
 
-def session_of(config: CredentialsConfig) -> AioSession:
-    """Return the AWS session that finds the keys. Imports aiobotocore."""
-    from aiobotocore.session import AioSession
+def session_of(config: CredentialsConfig) -> Any:
+    """Return the AWS session (aiobotocore ships no types) that finds the keys."""
+    from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # ships no stubs
 
     session = AioSession(profile=config.profile)
     if config.file:
@@ -91,8 +90,10 @@ async def find(config: CredentialsConfig) -> Keys | RefreshedKeys:
     keys = plain_keys(config)
     if keys is not None:
         return keys
-    from aiobotocore.credentials import AioRefreshableCredentials
-    from botocore.exceptions import BotoCoreError
+    from aiobotocore.credentials import (  # type: ignore[import-untyped]  # no stubs
+        AioRefreshableCredentials,
+    )
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # ships no stubs
 
     try:
         credentials = await session_of(config).get_credentials()

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]  # ships no stubs
 
 from forebayd.errors import (
     AccessDeniedError,
@@ -122,6 +122,8 @@ class FsspecDriver:
                     continue
                 if facts.get("type") == "directory":
                     (left if recursive else prefixes).append(f"{folder}{name}/")
+                elif facts.get("size") is None:  # a page of links tells names only
+                    objects.append(self._head(folder + name))
                 else:
                     objects.append(_info(folder + name, facts))
         objects.sort(key=lambda info: info.uri)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Observer(Protocol):
-    """Is told what happens at the origins, in the event loop: it must be quick and must not raise."""
+    """Is told of every request, in the event loop: it must be quick and must not raise."""
 
     def request_ended(
         self,

@@ -11,8 +11,8 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from obstore import get_async, head_async
 from obstore import exceptions as obstore_errors
+from obstore import get_async, head_async
 from obstore.store import S3Store
 
 from forebayd.errors import (

@@ -1,7 +1,7 @@
 """More than one attempt: exponential backoff with full jitter, within a deadline.
 
-Only TransientError is tried again (500, 502, 503 SlowDown, resets, short and stalled bodies, timeouts): what
-the origin denies, lacks or has changed stays so.
+Only TransientError is tried again (500, 502, 503 SlowDown, resets, short and stalled bodies,
+timeouts): what the origin denies, lacks or has changed stays so.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ class Retrying:
 
 
 async def within(seconds: float, request: Awaitable[T]) -> T:
-    """Return what *request* returns; raises asyncio.TimeoutError, and cancels it, after *seconds*."""
+    """Return what *request* returns; after *seconds* cancel it and raise asyncio.TimeoutError."""
     if sys.version_info >= (3, 11):
         # wait_for would start a task for each request: 30 us on a path of 340.
         async with asyncio.timeout(seconds):
             return await request
-    return await asyncio.wait_for(request, seconds)
+    else:
+        return await asyncio.wait_for(request, seconds)

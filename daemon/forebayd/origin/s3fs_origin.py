@@ -127,7 +127,7 @@ class S3fsDriver:
         return self._filesystem.s3
 
     async def _make(self) -> Any:
-        from s3fs import S3FileSystem
+        from s3fs import S3FileSystem  # type: ignore[import-untyped]  # ships no stubs
 
         config = self._config
         filesystem = S3FileSystem(
@@ -175,7 +175,7 @@ def _status(error: Exception) -> int | None:
 
 def _translated(uri: str, error: Exception) -> Exception:
     from aiohttp import ClientError as HttpError
-    from botocore import exceptions as botocore_errors
+    from botocore import exceptions as botocore_errors  # type: ignore[import-untyped]  # ships no stubs
 
     if isinstance(error, DaemonError):
         return error

@@ -1,0 +1,193 @@
+"""One gRPC channel per process and address, made anew after a fork, with waiting and trying again.
+
+Two cures are needed against forks, each of which alone would do for most: the channel is closed
+before a fork, so that no connection is inherited, and its subchannels are its own, so that gRPC's
+global pool cannot hand the child the parent's. Calls of other threads that a fork cuts are made
+again; every call here may be made twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from forebay._errors import DaemonUnavailableError, ForebayError, from_grpc
+from forebay_protos import cache_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Reply = TypeVar("Reply")
+
+_MESSAGE_BYTES = 64 << 20
+_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),  # the daemon is near; proxies are for the origin
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
+_BROKEN_TRIES = 3
+_CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+class Channel:
+    """Calls to the daemon at one address. Thread-safe."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._lock = threading.Lock()  # guards _channel and _stub; held over a fork by the hooks
+        self._channel: grpc.Channel | None = None
+        self._stub: cache_pb2_grpc.CacheStub | None = None
+        _channels.add(self)
+
+    def stub(self) -> cache_pb2_grpc.CacheStub:
+        with self._lock:
+            if self._stub is None:
+                self._channel = grpc.insecure_channel(self.address, options=_OPTIONS)
+                self._stub = cache_pb2_grpc.CacheStub(self._channel)
+            return self._stub
+
+    def call(self, method: str, request: Any, timeout_s: float) -> Any:
+        """Return the reply of a unary call; waits for a daemon that is down."""
+        for attempt in self._attempts(timeout_s):
+            with attempt:
+                return getattr(self.stub(), method)(request, timeout=attempt.left_s)
+        raise AssertionError  # the attempts end with an error
+
+    def stream(
+        self, method: str, make_request: Callable[[], Any], timeout_s: float
+    ) -> Iterator[Any]:
+        """Yield the replies of a streaming call; one that is cut is made again.
+
+        *make_request* is called for each try, so that it can leave out what was received.
+        """
+        for attempt in self._attempts(timeout_s):
+            call = None
+            try:
+                with attempt:
+                    call = getattr(self.stub(), method)(make_request(), timeout=attempt.left_s)
+                    for reply in call:
+                        attempt.progress()
+                        yield reply
+                    return
+            finally:
+                if call is not None:
+                    call.cancel()
+
+    def start(self, method: str, request: Any, timeout_s: float) -> Any:
+        """Start a streaming call whose replies nobody reads; None if the daemon is not there.
+
+        Keep the call: it is cancelled when it is dropped.
+        """
+        with contextlib.suppress(grpc.RpcError, ValueError):
+            return getattr(self.stub(), method)(request, timeout=timeout_s)
+        return None
+
+    def _attempts(self, timeout_s: float) -> Iterator[_Attempt]:
+        state = _Attempt(self.address, timeout_s)
+        while True:
+            yield state
+            state.pause()
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = self._stub = None
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        self._close()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+
+
+class _Attempt:
+    """The tries of one call: swallows what is worth another try, raises what is not."""
+
+    def __init__(self, address: str, timeout_s: float) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
+        self._pause_s = _FIRST_PAUSE_S
+        self._broken = 0
+
+    @property
+    def left_s(self) -> float:
+        return max(0.001, self._deadline - time.monotonic())
+
+    def progress(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+        self._broken = 0
+
+    def __enter__(self) -> _Attempt:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, ValueError) and "closed channel" in str(error):
+            return True  # a fork came between stub() and the call
+        if not isinstance(error, grpc.RpcError):
+            return False
+        meant = from_grpc(error)
+        if meant is not None:
+            raise meant from error
+        assert isinstance(error, grpc.Call)  # noqa: S101  # every error of a call is one
+        if error.code() in _CUT:
+            if time.monotonic() + self._pause_s >= self._deadline:
+                raise DaemonUnavailableError(
+                    f"no Forebay daemon answers at {self._address} (waited {self._timeout_s:g} s: "
+                    f"{error.details()}): start it with `forebay serve`, or set FOREBAY_ADDRESS"
+                ) from error
+            return True
+        self._broken += 1
+        if self._broken >= _BROKEN_TRIES:
+            raise ForebayError(f"the call failed: {error.code().name}: {error.details()}") from error
+        return True
+
+    def pause(self) -> None:
+        time.sleep(min(self._pause_s, self.left_s))
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
+
+_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+_held: list[Channel] = []  # by the fork that is under way
+
+
+def _before_fork() -> None:
+    _held.extend(_channels)
+    for channel in _held:
+        channel.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    while _held:
+        _held.pop().after_fork_in_child()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

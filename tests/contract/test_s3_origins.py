@@ -1,0 +1,93 @@
+"""The S3 origins' contract: by both drivers, at moto, at moto through faults, and at a real Ceph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contract.s3_contract import S3OriginContract, bucket_client, bucket_place
+from forebayd.config import CredentialsConfig, OriginConfig
+from support.proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from contract.origin_contract import Place
+    from support.proxy import Request
+
+
+class TestMotoByObstore(S3OriginContract):
+    @pytest.fixture
+    def place(self, moto_client: Any, moto_bucket: str, moto_config: OriginConfig) -> Place:
+        return bucket_place(moto_client, moto_bucket, moto_config)
+
+    # moto checks no signatures.
+    test_wrong_keys_are_denied = None
+
+
+class TestMotoByS3fs(TestMotoByObstore):
+    @pytest.fixture
+    def place(self, moto_client: Any, moto_bucket: str, moto_config: OriginConfig) -> Place:
+        return bucket_place(moto_client, moto_bucket, replace(moto_config, driver="s3fs"))
+
+
+class _EveryThird:
+    """Picks requests for a fault: every third of each connection's kind, repeats included."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def __call__(self, request: Request) -> bool:
+        self._seen += 1
+        return self._seen % 3 == 0
+
+
+class TestFaulty(TestMotoByObstore):
+    """Resets, short bodies and SlowDown now and then must not be seen at all."""
+
+    @pytest.fixture
+    def place(
+        self, moto_client: Any, moto_bucket: str, moto_config: OriginConfig
+    ) -> Iterator[Place]:
+        assert moto_config.endpoint_url is not None
+        with FaultProxy(moto_config.endpoint_url) as proxy:
+            proxy.fail(_EveryThird(), method=None, times=None)
+            proxy.reset(_EveryThird(), method=None, times=None)
+            proxy.short_body(_EveryThird(), times=None)
+            config = replace(moto_config, endpoint_url=proxy.url)
+            yield bucket_place(moto_client, moto_bucket, config)
+
+
+@pytest.mark.s3
+class TestCephByObstore(S3OriginContract):
+    driver = "obstore"
+
+    @pytest.fixture
+    def place(self, ceph: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Place:
+        monkeypatch.setenv("CEPH_ACCESS", ceph.access_key)
+        monkeypatch.setenv("CEPH_SECRET", ceph.secret_key)
+        config = OriginConfig(
+            prefix="s3://",
+            endpoint_url=ceph.endpoint_url,
+            region=ceph.region,
+            driver=self.driver,  # type: ignore[arg-type]  # one of the two
+            credentials=CredentialsConfig(
+                access_key_env="CEPH_ACCESS", secret_key_env="CEPH_SECRET"
+            ),
+        )
+        client = bucket_client(ceph.endpoint_url, ceph.access_key, ceph.secret_key, ceph.region)
+        return bucket_place(client, bucket, config)
+
+    def test_listing_goes_on_after_a_page(self, place: Place) -> None:
+        keys = {f"many/{i:04d}" for i in range(1003)}
+        for key in keys:
+            place.put(key, b"")
+
+        assert place.names("many") == keys
+
+
+@pytest.mark.s3
+class TestCephByS3fs(TestCephByObstore):
+    driver = "s3fs"
