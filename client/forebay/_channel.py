@@ -57,9 +57,9 @@ class Channel:
                 self._stub = cache_pb2_grpc.CacheStub(self._channel)
             return self._stub
 
-    def call(self, method: str, request: Any, timeout_s: float) -> Any:
-        """Return the reply of a unary call; waits for a daemon that is down."""
-        for attempt in self._attempts(timeout_s):
+    def call(self, method: str, request: Any, timeout_s: float, *, wait: bool = True) -> Any:
+        """Return the reply of a unary call; waits for a daemon that is down unless told not to."""
+        for attempt in self._attempts(timeout_s, wait=wait):
             with attempt:
                 return getattr(self.stub(), method)(request, timeout=attempt.left_s)
         raise AssertionError  # the attempts end with an error
@@ -93,8 +93,8 @@ class Channel:
             return getattr(self.stub(), method)(request, timeout=timeout_s)
         return None
 
-    def _attempts(self, timeout_s: float) -> Iterator[_Attempt]:
-        state = _Attempt(self.address, timeout_s)
+    def _attempts(self, timeout_s: float, *, wait: bool = True) -> Iterator[_Attempt]:
+        state = _Attempt(self.address, timeout_s, wait=wait)
         while True:
             yield state
             state.pause()
@@ -122,9 +122,10 @@ class Channel:
 class _Attempt:
     """The tries of one call: swallows what is worth another try, raises what is not."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, *, wait: bool) -> None:
         self._address = address
         self._timeout_s = timeout_s
+        self._wait = wait
         self._deadline = time.monotonic() + timeout_s
         self._pause_s = _FIRST_PAUSE_S
         self._broken = 0
@@ -150,7 +151,7 @@ class _Attempt:
             raise meant from error
         assert isinstance(error, grpc.Call)  # noqa: S101  # every error of a call is one
         if error.code() in _CUT:
-            if time.monotonic() + self._pause_s >= self._deadline:
+            if not self._wait or time.monotonic() + self._pause_s >= self._deadline:
                 raise DaemonUnavailableError(
                     f"no Forebay daemon answers at {self._address} (waited {self._timeout_s:g} s: "
                     f"{error.details()}): start it with `forebay serve`, or set FOREBAY_ADDRESS"

@@ -82,6 +82,15 @@ class Counters:
             os.close(fd)
         return memoryview(mapped)[start - page :].cast("Q")
 
+    def is_in(self, path: str) -> bool:
+        """Tell whether the row is in the file that is now at *path*."""
+        if self._fd is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(path))  # noqa: PTH116
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Give the row back: its counts stay, and the next process goes on from them."""
         with self._lock:

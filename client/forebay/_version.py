@@ -1,3 +1,5 @@
-"""The version of the package, here so that every module may import it."""
+"""The version of client and daemon."""
+
+from __future__ import annotations
 
 __version__ = "0.1.0"

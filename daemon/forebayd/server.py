@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,10 +21,7 @@ from forebayd.errors import ConfigError
 from forebayd.service import CacheService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from forebayd.config import DaemonConfig
-    from forebayd.stats import Statistics
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +34,18 @@ _OPTIONS = (
 )
 
 
-def run(config: DaemonConfig, build: Callable[[Statistics], dict[str, Any]]) -> None:
+def run(config: DaemonConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError if the daemon cannot start."""
     os.umask(0o007)  # for one group: who may attach may read what is cached
-    asyncio.run(_serve(config, build))
+    asyncio.run(_serve(config))
 
 
-async def _serve(config: DaemonConfig, build: Callable[[Statistics], dict[str, Any]]) -> None:
+async def _serve(config: DaemonConfig) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    cache = Cache(config, build)
+    cache = Cache(config)
     try:
         await cache.start()
         server = grpc.aio.server(options=_OPTIONS)

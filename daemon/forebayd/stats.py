@@ -122,16 +122,21 @@ class Statistics:
         row[1] += size_bytes
 
     def request_ended(
-        self, origin: str, operation: str, seconds: float, size_bytes: int, error_kind: str | None
+        self,
+        origin_prefix: str,
+        operation: str,
+        seconds: float,
+        size_bytes: int,
+        error_kind: str | None,
     ) -> None:
-        """One request at an origin, all its attempts together."""
+        """One attempt of a request at an origin ended."""
         self._counts["origin_requests"] += 1
         self._counts["origin_bytes"] += size_bytes
         self.origin_latency.observe(seconds)
         if error_kind is not None:
             self.errors[error_kind] += 1
 
-    def request_retried(self, origin: str, operation: str) -> None:
+    def request_retried(self, origin_prefix: str, operation: str) -> None:
         self._counts["origin_retries"] += 1
 
     def tick(self) -> None:

@@ -10,8 +10,8 @@ from moto.server import ThreadedMotoServer
 
 pytest.register_assert_rewrite("contract.origin_contract", "contract.s3_contract")
 
-from contract.s3_contract import bucket_client  # noqa: E402  # after the line above
-from forebayd.config import CredentialsConfig, OriginConfig
+from contract.s3_contract import bucket_client  # noqa: E402
+from forebayd.config import CredentialsConfig, OriginConfig  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,5 +51,5 @@ def moto_config(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> OriginConfig:
         prefix="s3://",
         endpoint_url=moto_url,
         region="us-east-1",
-        credentials=CredentialsConfig(access_key_env="MOTO_ACCESS", secret_key_env="MOTO_SECRET"),
+        credentials=CredentialsConfig(None, "MOTO_ACCESS", "MOTO_SECRET"),
     )

@@ -25,7 +25,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Names that every kind of store can hold.
-ODD_KEYS = ["a b", "a+b", "a%20b", "100%", "ä/ö", "日本/語", "😀", "a=b&c", "a'b", "a(b)", "~a", "a,b;c"]
+ODD_KEYS = [
+    "a b",
+    "a+b",
+    "a%20b",
+    "100%",
+    "ä/ö",
+    "日本/語",
+    "😀",
+    "a=b&c",
+    "a'b",
+    "a(b)",
+    "~a",
+    "a,b;c",
+]
 
 
 class Writer(Protocol):
@@ -72,7 +85,9 @@ class Place:
     def head(self, key: str) -> ObjectInfo:
         return self.use(lambda origin: origin.head(self.root + key))
 
-    def get(self, key: str, start: int = 0, end: int = 1 << 20, version: str | None = None) -> bytes:
+    def get(
+        self, key: str, start: int = 0, end: int = 1 << 20, version: str | None = None
+    ) -> bytes:
         async def get(origin: Origin) -> bytes:
             body = await origin.get_range(self.root + key, start, end, version=version)
             assert body.info.uri == self.root + key

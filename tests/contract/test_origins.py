@@ -91,8 +91,11 @@ class TestHttp(OriginContract):
         server.server_close()
         thread.join()
 
-    # A folder's URL has a page of its own.
-    test_folder_is_no_object = None
+    def test_folder_is_no_object(self, place: Place) -> None:
+        """Nothing tells a folder's page from an object."""
+        place.put("folder/k", b"1")
+
+        assert b"k</a>" in place.get("folder")
 
     def test_odd_keys_are_read_and_listed(self, place: Place) -> None:
         """A URL is percent-encoded by its nature: "a b" is read, and listed, as "a%20b"."""

@@ -23,7 +23,7 @@ from forebayd.store.folder import CacheFolder
 from forebayd.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from forebayd.config import DaemonConfig
     from forebayd.origin.base import ObjectInfo
@@ -40,11 +40,8 @@ _LEAST_META_BYTES, _MOST_META_BYTES = 1 << 20, 64 << 20
 class Cache:
     """Objects of all origins through one cache folder."""
 
-    def __init__(self, config: DaemonConfig, build: Callable[[Statistics], dict[str, Any]]) -> None:
-        """Open the folder. *build* gives the origins' (config, driver) by prefix.
-
-        Raises ConfigError if the folder cannot be used.
-        """
+    def __init__(self, config: DaemonConfig) -> None:
+        """Open the folder and build the origins. Raises ConfigError if the folder cannot be used."""
         self.config = config
         self.folder = CacheFolder(config.cache_dir)
         meta_bytes = min(
@@ -59,7 +56,7 @@ class Cache:
         )
         catalogue = self.store.catalogue
         self.statistics = Statistics(counters, catalogue.meta("statistics", {}))
-        self.origins = Origins(build(self.statistics), self.folder.cache_id)
+        self.origins = Origins(config.origins, self.folder.cache_id, self.statistics)
         self.store.publish_attachment(
             layout.Attachment(
                 cache_id=self.folder.cache_id,

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forebay_protos import layout, uris
+from forebayd.config import OriginConfig
 from forebayd.errors import InvalidPathError
+from forebayd.origin.build import build
+from forebayd.origin.fallback import Fallback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
-    from forebayd.config import OriginConfig
     from forebayd.origin.base import Origin
+    from forebayd.origin.observed import Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,16 @@ class Origins:
     """Finds the origin of a URI."""
 
     def __init__(
-        self, drivers: Mapping[str, tuple[OriginConfig, Origin]], cache_id: str
+        self, configs: Iterable[OriginConfig], cache_id: str, observer: Observer
     ) -> None:
+        """Build every origin; nothing is connected before its first request."""
+        drivers = [(config, build(config, observer)) for config in configs]
+        drivers.append((OriginConfig(prefix="", driver="fsspec"), Fallback(observer)))
         self._handles = {
-            prefix: OriginHandle(config, driver, layout.fingerprint_key(cache_id, config.identity))
-            for prefix, (config, driver) in drivers.items()
+            config.prefix: OriginHandle(
+                config, driver, layout.fingerprint_key(cache_id, config.identity)
+            )
+            for config, driver in drivers
         }
 
     def target(self, uri: str) -> Target:
@@ -50,11 +58,7 @@ class Origins:
             found = uris.resolve(uri, self._handles)
         except ValueError as error:
             raise InvalidPathError(str(error)) from error
-        if found is None:
-            known = ", ".join(sorted(self._handles))
-            raise InvalidPathError(
-                f"no origin serves {uri!r}: this daemon has {known}; add an [[origin]] for it"
-            )
+        assert found is not None  # noqa: S101  # the fallback serves the rest
         canonical, _, handle = found
         return Target(canonical, layout.fingerprint(handle.key, canonical), handle)
 

@@ -174,8 +174,12 @@ def _status(error: Exception) -> int | None:
 
 
 def _translated(uri: str, error: Exception) -> Exception:
+    """Return our error for one of botocore's or aiohttp's."""
     from aiohttp import ClientError as HttpError
     from botocore import exceptions as botocore_errors  # type: ignore[import-untyped]  # ships no stubs
+    from botocore.parsers import (  # type: ignore[import-untyped]  # ships no stubs
+        ResponseParserError,
+    )
 
     if isinstance(error, DaemonError):
         return error
@@ -192,8 +196,9 @@ def _translated(uri: str, error: Exception) -> Exception:
         return InvalidPathError(f"{uri!r} cannot be asked of S3: {error}")
     transient = (
         botocore_errors.HTTPClientError,
+        botocore_errors.ConnectionError,
         botocore_errors.IncompleteReadError,
-        botocore_errors.ResponseParserError,
+        ResponseParserError,
         HttpError,
         OSError,
         asyncio.TimeoutError,

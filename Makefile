@@ -1,0 +1,83 @@
+# The tasks of a developer; CI runs the same. `make help` lists them.
+#
+# PYTHON: the interpreter that the environment .venv is made with, python3 by default.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VERSIONS := 3.10 3.11 3.12 3.13
+PYTEST := $(BIN)/python -m pytest
+# What every interpreter runs: no test of it needs minutes.
+QUICK_TESTS := tests/unit tests/format tests/e2e/test_smoke.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-interpreters stress check lint types imports bench protos clean ceph
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+demo: $(VENV)/.installed ## Forebay at work: origin, daemon, two epochs of a loader, statistics
+	@deploy/ceph/install.sh || true
+	@$(BIN)/python -m deploy.demo
+
+test: $(VENV)/.installed ceph ## all tests but those of `make stress`, and the quick ones on each Python found
+	$(PYTEST) -m "not stress and not gpu"
+	@$(MAKE) --no-print-directory test-interpreters
+
+test-interpreters: $(VENV)/.installed ## the quick tests on every other Python found
+	@main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	deploy/dev/pythons.sh $(filter-out $$main,$(VERSIONS)) | while read -r version python; do \
+	  [ "$$version" != "$$main" ] || continue; \
+	  $(MAKE) --no-print-directory .venv-$$version/.installed PYTHON_OF_VERSION="$$python" && \
+	  echo "Python $$version:" && \
+	  .venv-$$version/bin/python -m pytest -q -m "not stress and not gpu" \
+	    --summary .pytest_results/python$$version.json $(QUICK_TESTS) || exit 1; \
+	done
+
+stress: $(VENV)/.installed ceph ## the full counts; results are kept in benchmarks/results
+	$(PYTEST) -m "stress and not gpu" --summary .pytest_results/stress.json
+
+check: lint types imports test ## everything that a change must pass
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed ceph ## every number that the documentation claims
+	$(BIN)/python -m benchmarks
+
+protos: .venv-protos/.installed ## the stubs, from cache.proto
+	.venv-protos/bin/python -m grpc_tools.protoc -I protos \
+	  --plugin=protoc-gen-mypy_grpc=.venv-protos/bin/protoc-gen-mypy_grpc \
+	  --python_out=protos --pyi_out=protos --grpc_python_out=protos --mypy_grpc_out=protos \
+	  protos/forebay_protos/cache.proto
+
+ceph:
+	@deploy/ceph/install.sh || true
+
+clean: ## remove environments, caches and results of tests
+	rm -rf .venv .venv-* .pytest_results .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .hypothesis .demo build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@deploy/dev/venv.sh "$(PYTHON)" $(VENV) -e '.[daemon,dev]' -c constraints.txt
+	@touch $@
+
+.venv-3.%/.installed: pyproject.toml constraints.txt
+	@deploy/dev/venv.sh "$(PYTHON_OF_VERSION)" $(@D) -e '.[daemon,test]' -c constraints.txt
+	@touch $@
+
+# Old tools on purpose: their stubs run with every grpcio from 1.62 and protobuf from 4.25 on, and
+# protobuf checks no version of stubs as old as these. There are no wheels for Python 3.13.
+.venv-protos/.installed: Makefile
+	@python=$$(deploy/dev/pythons.sh 3.12 3.11 3.10 | head -n 1 | cut -d ' ' -f 2); \
+	deploy/dev/venv.sh "$${python:-$(PYTHON)}" .venv-protos \
+	  grpcio-tools==1.62.3 grpcio==1.62.3 protobuf==4.25.9 mypy-protobuf==3.6.0 'setuptools<81'
+	@touch $@

@@ -1,0 +1,427 @@
+"""Hits: bytes out of the shared cache folder, with no message to the daemon.
+
+The rules are in ``forebay_protos.table``: take the record, copy the bytes, take the record again. What
+cannot be served like this is None here, and ``_misses`` asks the daemon.
+
+Cold pages are read with ``pread``, which lets other threads run; a page fault in a mapping holds the
+GIL, reads ahead too much, and an I/O error in it kills the process. Pages that somebody touched in
+the last minute are taken to be in memory, others are probed (1 us).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import io
+import os
+import pickle
+import struct
+import time
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from zlib import crc32
+
+from forebay._counters import HIT_BYTES, HITS, RETRIES, TABLE_MISSES
+from forebay._folder import LEASE_NS
+from forebay._paths import Paths, StrPath, as_text, check_mapping
+from forebay_protos import layout, uris
+from forebay_protos.table import (
+    ALIGNMENT,
+    BUCKET_SIZE,
+    HEADER_SIZE,
+    IDENTITY_SIZE,
+    PACKED,
+    RECORD,
+    RECORD_SIZE,
+    groups_mask,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forebay._folder import Folder
+    from forebay._mapping import OpenFile
+    from forebay._node import Node
+
+Result = TypeVar("Result")
+
+ROUNDS = 3  # of look, copy, compare, before the daemon is asked for the bytes
+_WARM_NS = 60_000_000_000  # pages that were touched so lately are taken to be in memory
+_MEMO_PATHS = 32_768  # in each of two generations: some 15 MB a generation
+_MEMO_FOLDERS = 4_096
+_MOST_PREAD = 0x7FFF_F000  # Linux reads no more at once
+_PREREAD_BYTES = 8 << 20
+_HALVES = struct.Struct("<QQ")
+_CRC_AT = RECORD_SIZE - 4
+_NOT_PLAIN = frozenset(("", ".", ".."))
+
+
+Known = tuple[int, int, bytes, "memoryview | None", int, int, int, int]  # a Found, faster to unpack
+
+
+class Found(NamedTuple):
+    """A record that was found and verified, and where its bytes are."""
+
+    at: int  # of the record in the table
+    stop: int
+    record: bytes
+    mapping: memoryview | None  # of the segment; None for a blob
+    first: int  # of the object's bytes in the mapping
+    last: int
+    slot: int
+    stale_after_ns: int
+
+
+class View:
+    """A folder as the paths of some Clients see it, and what was found in it lately."""
+
+    __slots__ = ("_folders", "_keys", "_paths", "counters", "folder", "old", "recency", "table", "young")
+
+    def __init__(self, folder: Folder, paths: Paths) -> None:
+        self.folder = folder
+        self.table = folder.table
+        self.recency = folder.recency
+        self.counters = folder.counters
+        self.young: dict[str, Known] = {}
+        self.old: dict[str, Known] = {}
+        self._paths = paths
+        attachment = folder.attachment
+        self._keys = {
+            row.prefix: layout.fingerprint_key(attachment.cache_id, row.identity)
+            for row in attachment.origins
+        }
+        self._folders: dict[str, blake2b] = {}  # path of a folder -> hash of its URI, unfinished
+
+    def fingerprint(self, path: str) -> bytes | None:
+        """Return the fingerprint of the object, None if no origin serves it."""
+        head, slash, name = path.rpartition("/")
+        hashed = self._folders.get(head)
+        if hashed is not None and slash and name not in _NOT_PLAIN:
+            hashed = hashed.copy()
+            hashed.update(name.encode("utf-8", "surrogatepass"))
+            return hashed.digest()
+        resolved = uris.resolve(self._paths.uri(path), self._keys)
+        if resolved is None:
+            return None
+        uri, _, key = resolved
+        if head and name not in _NOT_PLAIN and uri.endswith(slash + name):
+            self._remember_folder(head, uri.removesuffix(name), key)
+        return layout.fingerprint(key, uri)
+
+    def _remember_folder(self, head: str, uri: str, key: bytes) -> None:
+        """Note that all plain names below *head* are those below *uri*, if that is so."""
+        _, separator, rest = uri.partition("://")
+        if not separator or not rest or not self._paths.is_uniform_below(head):
+            return
+        if any(prefix.startswith(uri) for prefix in self._keys):
+            return  # a name in this folder may be another origin's
+        if len(self._folders) >= _MEMO_FOLDERS:
+            self._folders = {}
+        self._folders[head] = blake2b(
+            uri.encode("utf-8", "surrogatepass"), digest_size=16, key=key
+        )
+
+    def find(self, path: str) -> Found | None:
+        """Look into the table."""
+        fingerprint = self.fingerprint(path)
+        if fingerprint is None:
+            return None
+        mask = self.folder.bucket_mask
+        for half in _HALVES.unpack(fingerprint):
+            start = HEADER_SIZE + (half & mask) * BUCKET_SIZE
+            bucket = self.table[start : start + BUCKET_SIZE]
+            at = bucket.find(fingerprint)
+            while at >= 0:
+                if at % RECORD_SIZE == 0:
+                    record = bucket[at : at + RECORD_SIZE]
+                    fields = RECORD.unpack(record)
+                    if fields[1] and crc32(record[:_CRC_AT]) == fields[8]:
+                        return self._found(start + at, record, fields)
+                at = bucket.find(fingerprint, at + 1)
+        return None
+
+    def _found(self, at: int, record: bytes, fields: tuple[Any, ...]) -> Found | None:
+        _, _, place, size, stale_after_ns, flags, _, _, _ = fields
+        slot = (at - HEADER_SIZE) // RECORD_SIZE
+        stop = at + RECORD_SIZE
+        if not flags & PACKED:
+            return Found(at, stop, record, None, 0, size, slot, stale_after_ns)
+        try:
+            mapping = self.folder.segment(place >> 32)
+        except OSError:
+            return None
+        first = (place & 0xFFFF_FFFF) * ALIGNMENT
+        return Found(at, stop, record, mapping, first, first + size, slot, stale_after_ns)
+
+    def remember(self, path: str, found: Found) -> None:
+        if len(self.young) >= _MEMO_PATHS:
+            self.old = self.young
+            self.young = {}
+        self.young[path] = tuple(found)
+
+    def is_unchanged(self, found: Found) -> bool:
+        """Tell whether the bytes that were copied meanwhile are those of the record."""
+        at = found.at
+        return self.table[at : at + IDENTITY_SIZE] == found.record[:IDENTITY_SIZE]
+
+    def has(self, found: Found, start: int, end: int) -> bool:
+        """Tell whether the cache has these bytes of the object."""
+        if found.mapping is not None:
+            return True
+        _, _, place, size, _, _, block_shift, _, _ = RECORD.unpack(found.record)
+        needed = groups_mask(start, end, size, block_shift)
+        return bool(place & needed == needed)
+
+    def file(self, found: Found) -> tuple[OpenFile, int]:
+        """Return the file with the object's bytes, and where they begin. Raises OSError."""
+        _, generation, place, *_ = RECORD.unpack(found.record)
+        if found.mapping is None:
+            return self.folder.blob_file(generation), 0
+        return self.folder.segment_file(place >> 32), found.first
+
+    def blob(self, found: Found) -> memoryview:
+        """Return the mapping of a whole blob. Raises OSError."""
+        return self.folder.blob(RECORD.unpack(found.record)[1], found.last)
+
+
+def read_file(file: OpenFile, start: int, length: int) -> bytes:
+    """Return bytes of a file; fewer only if it is shorter."""
+    if length <= _MOST_PREAD:
+        return os.pread(file.fd, length, start)
+    # One allocation: a list of pieces would need the memory twice.
+    with io.FileIO(f"/proc/self/fd/{file.fd}") as whole:
+        whole.seek(start)
+        if start + length >= os.fstat(file.fd).st_size:
+            return whole.readall()
+        pieces = []
+        while length and (piece := whole.read(min(length, _MOST_PREAD))):
+            pieces.append(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+
+_probe = bytearray(1)  # nobody looks at what is read into it
+
+
+def is_resident(file: OpenFile, offset: int) -> bool:
+    """Tell whether a byte of a file is in the page cache; False where one cannot ask (tmpfs)."""
+    try:
+        return os.preadv(file.fd, [_probe], offset, os.RWF_NOWAIT) == 1
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+            return False
+        raise
+
+
+class Hits:
+    """Reads through the shared folder for all Clients with the same path mappings. Thread-safe."""
+
+    def __init__(self, node: Node, tiers: tuple[tuple[tuple[str, str], ...], ...]) -> None:
+        self._node = node
+        self._tiers = tiers
+        self._no_folder = _no_view()
+        self._view = self._no_folder
+
+    def get(self, path: StrPath, start: int | None = None, end: int | None = None) -> bytes | None:
+        """Return the bytes of an object, sliced as Python slices, or None for a miss."""
+        if path.__class__ is not str:
+            path = as_text(path)
+        view = self._view
+        found = view.young.get(path)  # type: ignore[arg-type]  # it is a str by now
+        # All of this is one function, and the checks are in this order, because it is the product:
+        # a call costs 0.1 us here, and 4 KB are copied in 0.2.
+        if found is not None:
+            at, stop, record, mapping, first, last, slot, stale_after_ns = found
+            table = view.table
+            recency = view.recency
+            now = time.time_ns()
+            if (
+                mapping is not None
+                and now < stale_after_ns
+                and 0 <= now - view.folder.checked_ns < LEASE_NS
+                and now - recency[slot] < _WARM_NS
+                and table[at:stop] == record
+            ):
+                if start is None and end is None:
+                    data = mapping[first:last].tobytes()
+                else:
+                    low, high, _ = slice(start, end).indices(last - first)
+                    data = mapping[first + low : first + max(low, high)].tobytes()
+                if table[at:stop] == record:
+                    recency[slot] = now
+                    row = view.counters.row
+                    row[HITS] += 1
+                    row[HIT_BYTES] += len(data)
+                    return data
+        return self.look(path, start, end)
+
+    def look(
+        self, path: StrPath, start: int | None, end: int | None, *, is_filled: bool = False
+    ) -> bytes | None:
+        """Return the bytes like ``get``, with a look into the table.
+
+        *is_filled*: the daemon has just said that they are there and fresh, and has counted them.
+        """
+        path = as_text(path)
+        for _ in range(ROUNDS):
+            view, found, is_first_touch = self.find(path, is_filled=is_filled)
+            if found is None:
+                break
+            low, high, _ = slice(start, end).indices(found.last - found.first)
+            high = max(low, high)
+            if not view.has(found, low, high):
+                break
+            data = self._copy(view, found, low, high, is_first_touch)
+            if data is not None and view.is_unchanged(found):
+                view.recency[found.slot] = time.time_ns()
+                if not is_filled:
+                    row = view.counters.row
+                    row[HITS] += 1
+                    row[HIT_BYTES] += len(data)
+                return data
+            view.young.pop(path, None)
+            view.counters.row[RETRIES] += 1
+        if not is_filled:
+            self._view.counters.row[TABLE_MISSES] += 1
+        return None
+
+    def find(self, path: str, *, is_filled: bool = False) -> tuple[View, Found | None, bool]:
+        """Return the record of an object, None if it may not be served unasked.
+
+        The third value tells whether this process has not read the object lately.
+        """
+        view = self._current_view()
+        known = view.young.get(path) or view.old.get(path)
+        if known is not None and view.table[known[0] : known[1]] == known[2]:
+            found: Found | None = Found._make(known)
+            is_first_touch = False
+        else:
+            found = view.find(path)
+            is_first_touch = True
+        if found is None:
+            return view, None, True
+        if path not in view.young or is_first_touch:
+            view.remember(path, found)
+        if not is_filled and time.time_ns() >= found.stale_after_ns:
+            return view, None, True
+        return view, found, is_first_touch
+
+    def contains(self, path: str) -> bool:
+        """Tell whether the object is known to exist without asking anybody."""
+        return self.find(path)[1] is not None
+
+    def _current_view(self) -> View:
+        folder = self._node.folder()
+        view = self._view
+        if view.folder is not folder:
+            if folder is None:
+                view = _no_view()
+            else:
+                mapping = check_mapping(folder.attachment.path_mapping)
+                view = View(folder, Paths((*self._tiers, mapping)))
+            self._view = view
+        return view
+
+    @staticmethod
+    def _copy(
+        view: View, found: Found, low: int, high: int, is_first_touch: bool
+    ) -> bytes | None:
+        """Return bytes of the object, None if they cannot be read; compare the record afterwards."""
+        mapping, first = found.mapping, found.first
+        try:
+            if (
+                mapping is not None
+                and not is_first_touch
+                and time.time_ns() - view.recency[found.slot] < _WARM_NS
+            ):
+                return mapping[first + low : first + high].tobytes()
+            file, offset = view.file(found)
+            # The last byte: reading ahead for a neighbour brings the first pages only.
+            if mapping is not None and high > low and is_resident(file, offset + high - 1):
+                return mapping[first + low : first + high].tobytes()
+            data = read_file(file, offset + low, high - low)
+        except OSError:
+            return None
+        return data if len(data) == high - low else None
+
+    def apply(self, path: str, function: Callable[[memoryview], Result]) -> tuple[Result] | None:
+        """Return what *function* returns for the object's bytes, in a tuple, or None for a miss."""
+        for _ in range(ROUNDS):
+            view, found, is_first_touch = self.find(path)
+            if found is None or not view.has(found, 0, found.last - found.first):
+                break
+            try:
+                if is_first_touch or time.time_ns() - view.recency[found.slot] >= _WARM_NS:
+                    _preread(view, found)
+                mapping = view.blob(found) if found.mapping is None else found.mapping
+            except OSError:
+                break
+            try:
+                result = lend(mapping[found.first : found.last], function)
+            except Exception:
+                # It counts only if it came from the right bytes.
+                if view.is_unchanged(found):
+                    raise
+            else:
+                if view.is_unchanged(found):
+                    view.recency[found.slot] = time.time_ns()
+                    row = view.counters.row
+                    row[HITS] += 1
+                    row[HIT_BYTES] += found.last - found.first
+                    return (result,)
+            view.counters.row[RETRIES] += 1
+        self._view.counters.row[TABLE_MISSES] += 1
+        return None
+
+
+def _preread(view: View, found: Found) -> None:
+    """Bring cold pages into memory while other threads run: a page fault would hold the GIL.
+
+    By reading into a scratch buffer, not by ``posix_fadvise``: that returns before the pages are
+    there, and the function would wait for them in faults.
+    """
+    file, offset = view.file(found)
+    size = found.last - found.first
+    if size and not is_resident(file, offset + size - 1):
+        scratch = bytearray(min(size, _PREREAD_BYTES))
+        for start in range(0, size, len(scratch)):
+            os.preadv(file.fd, [scratch], offset + start)
+
+
+def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
+    """Return ``function(view)``. Raises BufferError if anything still refers to the view's bytes.
+
+    The wrapper makes the lent view an exporter of its own: whatever is made from it (a slice, an
+    array, at any depth) keeps the wrapper's hold on *view*, which then cannot be released.
+    """
+    lent = memoryview(pickle.PickleBuffer(view))
+    try:
+        result = function(lent)
+    except BaseException:
+        with contextlib.suppress(BufferError):
+            lent.release()
+        raise
+    try:
+        lent.release()
+        view.release()
+    except BufferError:
+        gc.collect()  # it may be in a cycle that is garbage already
+        try:
+            lent.release()
+            view.release()
+        except BufferError:
+            raise BufferError(
+                "what the function given to apply() returned or kept still refers to the cached "
+                "bytes, which may change later: return a copy (numpy.frombuffer(view).copy(), "
+                "bytes(view))"
+            ) from None
+    return result
+
+
+class _NoFolder:
+    """Stands in for a Folder where there is none: nothing is found."""
+
+
+def _no_view() -> View:
+    raise NotImplementedError

@@ -1,0 +1,178 @@
+"""``forebay warm``, ``evict``, ``pin``, ``unpin`` and ``check``: working on what is cached."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+import forebay
+from forebay.cli import _serve
+from forebay.cli._common import client_options, json_option, make_client, print_json, size_text
+
+
+class _ObjectsColumn(ProgressColumn):
+    """Objects done and objects per second."""
+
+    def render(self, task: Task) -> Text:
+        done = task.fields["objects_done"]
+        elapsed = task.elapsed or 0.0
+        rate = done / elapsed if elapsed else 0.0
+        return Text(f"{done:,}/{task.fields['objects_total']:,} objects, {rate:,.0f}/s")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True)
+@client_options
+@json_option
+def warm(paths: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
+    """Bring objects, or all below a prefix, into the cache.
+
+    \b
+    Example:
+      forebay warm s3://bucket/coco/train2017/
+    """
+    failed = 0
+    summaries = []
+    with make_client(address, timeout_s) as client:
+        for path in paths:
+            final = _warm_one(client, path, quiet=as_json)
+            failed += final.objects_failed
+            summaries.append({"path": path, **dataclasses.asdict(final)})
+    if as_json:
+        print_json(summaries)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _warm_one(client: forebay.Client, path: str, *, quiet: bool) -> forebay.WarmProgress:
+    if quiet:
+        return client.warm(path)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        _ObjectsColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task(path, total=None, objects_done=0, objects_total=0)
+
+        def show(progress: forebay.WarmProgress) -> None:
+            bar.update(
+                task,
+                completed=progress.bytes_done,
+                total=progress.bytes_total or None,
+                objects_done=progress.objects_done,
+                objects_total=progress.objects_total,
+            )
+
+        final = client.warm(path, progress=show)
+        show(final)
+    for uri, reason in final.failures:
+        click.echo(f"forebay: {uri}: {reason}", err=True)
+    if final.objects_failed:
+        click.echo(f"forebay: {final.objects_failed} objects could not be read", err=True)
+    return final
+
+
+@click.command()
+@click.argument("prefixes", nargs=-1, required=True)
+@client_options
+@json_option
+def evict(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
+    """Drop what is cached of objects or below prefixes; the origin keeps everything.
+
+    \b
+    Example:
+      forebay evict s3://bucket/old-experiment/
+    """
+    objects = size_bytes = 0
+    with make_client(address, timeout_s) as client:
+        for prefix in prefixes:
+            dropped = client.evict(prefix)
+            objects += dropped[0]
+            size_bytes += dropped[1]
+    if as_json:
+        print_json({"objects": objects, "bytes": size_bytes})
+    else:
+        click.echo(f"evicted {objects:,} objects, {size_text(size_bytes)}")
+
+
+@click.command()
+@click.argument("prefix")
+@client_options
+def pin(prefix: str, address: str | None, timeout_s: float) -> None:
+    """Keep an object or a prefix from being evicted for space.
+
+    \b
+    Example:
+      forebay pin s3://bucket/coco/val2017/
+    """
+    with make_client(address, timeout_s) as client:
+        click.echo(f"pinned {client.pin(prefix):,} cached objects")
+
+
+@click.command()
+@click.argument("prefix")
+@client_options
+def unpin(prefix: str, address: str | None, timeout_s: float) -> None:
+    """Undo ``forebay pin`` of the same prefix.
+
+    \b
+    Example:
+      forebay unpin s3://bucket/coco/val2017/
+    """
+    with make_client(address, timeout_s) as client:
+        click.echo(f"unpinned {client.unpin(prefix):,} cached objects")
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Mend or drop what is wrong.")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Check this folder itself, when no daemon runs.",
+)
+@client_options
+@json_option
+def check(
+    repair: bool, cache_dir: Path | None, address: str | None, timeout_s: float, as_json: bool
+) -> None:
+    """Compare the cache's index, files and totals; exit code 1 if something is wrong.
+
+    \b
+    Example:
+      forebay check --repair
+    """
+    if cache_dir is not None:
+        report = _serve.check_offline(cache_dir, repair=repair)
+    else:
+        with make_client(address, max(timeout_s, 600.0)) as client:
+            report = dataclasses.asdict(client.check(repair=repair))
+    problems = report["problems"]
+    if as_json:
+        print_json(report)
+    else:
+        for problem in problems:
+            suffix = " (repaired)" if problem["repaired"] else ""
+            click.echo(f"{problem['what']}{suffix}")
+        click.echo(
+            f"{report['objects']:,} objects, {size_text(report['bytes'])}: "
+            + (f"{len(problems):,} problems" if problems else "clean")
+        )
+    if any(not problem["repaired"] for problem in problems):
+        raise click.exceptions.Exit(1)

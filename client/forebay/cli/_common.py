@@ -1,0 +1,66 @@
+"""What the commands share: options, the client, and sizes for people."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import forebay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--address`` and ``--timeout-s``."""
+    command = click.option(
+        "--timeout-s", default=10.0, show_default=True, help="How long to wait for the daemon."
+    )(command)
+    return click.option(
+        "--address",
+        help="unix:/path/to.sock or host:port. [default: $FOREBAY_ADDRESS or the default socket]",
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def make_client(address: str | None, timeout_s: float) -> forebay.Client:
+    return forebay.Client(address, timeout_s=timeout_s)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, sort_keys=True))
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size for people: ``532 B``, ``97.7 KiB``, ``1.50 TiB``."""
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    value = float(size_bytes)
+    for unit in _UNITS:
+        value /= 1024
+        if value < 1023.95 or unit == _UNITS[-1]:
+            break
+    return f"{value:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: ``0.35 ms``, ``12 s``, ``3 h 20 min``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60)} s"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def ratio_text(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.1f} %"

@@ -1,0 +1,162 @@
+"""``forebay ls``, ``stat``, ``cat`` and ``cp``: looking at objects, through the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+import forebay
+from forebay.cli._common import (
+    client_options,
+    json_option,
+    make_client,
+    print_json,
+    size_text,
+)
+
+_CHUNK_BYTES = 8 << 20
+
+
+def _time_text(modified: float | None) -> str:
+    return "-" if modified is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))
+
+
+@click.command()
+@click.argument("path")
+@click.option("-l", "long", is_flag=True, help="Sizes, times, and how much is cached.")
+@click.option("-R", "recursive", is_flag=True, help="Everything below.")
+@client_options
+@json_option
+def ls(
+    path: str, long: bool, recursive: bool, address: str | None, timeout_s: float, as_json: bool
+) -> None:
+    """List what is below a prefix.
+
+    \b
+    Example:
+      forebay ls -l s3://bucket/coco/train2017/
+    """
+    with make_client(address, timeout_s) as client:
+        found = False
+        rows: list[dict[str, object]] = []
+        for entry in client.list(path, recursive=recursive):
+            found = True
+            if as_json:
+                is_object = isinstance(entry, forebay.Stat)
+                rows.append(dataclasses.asdict(entry) if is_object else {"prefix": entry})  # type: ignore[arg-type]
+            elif isinstance(entry, forebay.Stat):
+                click.echo(_row(entry) if long else entry.uri)
+            else:
+                click.echo(f"{'-':>10} {'-':>16} {'':>6} {entry}" if long else entry)
+        if not found:
+            rows = _single(client, path, long, as_json)
+        if as_json:
+            print_json(rows)
+
+
+def _single(
+    client: forebay.Client, path: str, long: bool, as_json: bool
+) -> list[dict[str, object]]:
+    """Show *path* itself; ObjectNotFoundError if it is neither prefix nor object."""
+    stat = client.stat(path)
+    if not as_json:
+        click.echo(_row(stat) if long else stat.uri)
+    return [dataclasses.asdict(stat)]
+
+
+def _row(stat: forebay.Stat) -> str:
+    share = 1.0 if not stat.size_bytes else stat.cached_bytes / stat.size_bytes
+    cached = "-" if not stat.cached_bytes else f"{100 * share:.0f} %"
+    return f"{size_text(stat.size_bytes):>10} {_time_text(stat.modified):>16} {cached:>6} {stat.uri}"
+
+
+@click.command()
+@click.argument("path")
+@client_options
+@json_option
+def stat(path: str, address: str | None, timeout_s: float, as_json: bool) -> None:
+    """Show an object's size, version and time, and how much of it is cached.
+
+    \b
+    Example:
+      forebay stat s3://bucket/coco/train2017/000000000009.jpg
+    """
+    with make_client(address, timeout_s) as client:
+        result = client.stat(path)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+        return
+    click.echo(f"uri      {result.uri}")
+    click.echo(f"size     {size_text(result.size_bytes)} ({result.size_bytes} bytes)")
+    click.echo(f"version  {result.version}")
+    click.echo(f"modified {_time_text(result.modified)}")
+    click.echo(f"cached   {size_text(result.cached_bytes)}")
+
+
+@click.command()
+@click.argument("path")
+@client_options
+def cat(path: str, address: str | None, timeout_s: float) -> None:
+    """Write an object's bytes to standard output.
+
+    \b
+    Example:
+      forebay cat s3://bucket/coco/annotations/instances_val2017.json | jq .info
+    """
+    with make_client(address, timeout_s) as client, client.open(path) as file:
+        shutil.copyfileobj(file, sys.stdout.buffer, _CHUNK_BYTES)
+        sys.stdout.buffer.flush()
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target", type=click.Path(path_type=Path))
+@client_options
+def cp(source: str, target: Path, address: str | None, timeout_s: float) -> None:
+    """Copy an object to a local file (or into a local folder), through the cache.
+
+    \b
+    Example:
+      forebay cp s3://bucket/weights/r50.pth .
+    """
+    with make_client(address, timeout_s) as client:
+        stat = client.stat(source)
+        if target.is_dir():
+            target = target / stat.uri.rpartition("/")[2]
+        # Under another name until it is whole: an interrupted copy never looks like one.
+        scratch = target.with_name(f".{target.name}.part")
+        try:
+            with client.open(source) as file, scratch.open("wb") as sink, _bar() as progress:
+                task = progress.add_task(target.name, total=stat.size_bytes)
+                while chunk := file.read(_CHUNK_BYTES):
+                    sink.write(chunk)
+                    progress.advance(task, len(chunk))
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,142 @@
+"""``forebay ping`` and ``forebay stats``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from forebay.cli._common import (
+    client_options,
+    duration_text,
+    json_option,
+    make_client,
+    print_json,
+    ratio_text,
+    size_text,
+)
+
+_WINDOWS = (("since_start", "since start"), ("last_minute", "last minute"), ("total", "total"))
+
+
+@click.command()
+@client_options
+@json_option
+def ping(address: str | None, timeout_s: float, as_json: bool) -> None:
+    """Ask the daemon whether it is there; exit code 3 if not.
+
+    \b
+    Example:
+      forebay ping --address unix:/run/forebay/forebay.sock
+    """
+    with make_client(address, timeout_s) as client:
+        started = time.monotonic()
+        raw = client.stats().raw
+        seconds = time.monotonic() - started
+    if as_json:
+        print_json({"version": raw["version"], "pid": raw["pid"], "seconds": seconds})
+        return
+    click.echo(
+        f"forebay {raw['version']} (pid {raw['pid']}) answers in {duration_text(seconds)}, "
+        f"up {duration_text(raw['uptime_s'])}"
+    )
+
+
+@click.command()
+@click.option("--watch", type=float, metavar="SECONDS", help="Show again every so many seconds.")
+@client_options
+@json_option
+def stats(address: str | None, timeout_s: float, as_json: bool, watch: float | None) -> None:
+    """Show hits, misses, traffic, space and errors of the node's cache.
+
+    \b
+    Example:
+      forebay stats --watch 2
+    """
+    if watch is not None and watch <= 0:
+        raise click.UsageError(f"--watch {watch:g}: give a number of seconds above 0")
+    with make_client(address, timeout_s) as client:
+        if as_json:
+            while True:
+                print_json(client.stats().raw)
+                if watch is None:
+                    return
+                time.sleep(watch)
+        console = Console()
+        if watch is None:
+            console.print(_tables(client.stats().raw))
+            return
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(_tables(client.stats().raw), refresh=True)
+                time.sleep(watch)
+
+
+def _tables(raw: dict[str, Any]) -> Table:
+    page = Table.grid(padding=(0, 0))
+    page.add_row(_reads(raw))
+    page.add_row(_facts(raw))
+    return page
+
+
+def _reads(raw: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for _, title in _WINDOWS:
+        table.add_column(title, justify="right")
+    rows: list[tuple[str, Any]] = [
+        ("hits", lambda w: f"{w['hits']:,}"),
+        ("misses", lambda w: f"{w['misses']:,}"),
+        ("hit ratio, objects", lambda w: ratio_text(w["hit_ratio"])),
+        ("hit ratio, bytes", lambda w: ratio_text(w["byte_hit_ratio"])),
+        ("served from the cache", lambda w: size_text(w["hit_bytes"])),
+        ("read from the origin", lambda w: size_text(w["origin_bytes"])),
+        ("origin requests", lambda w: f"{w['origin_requests']:,}"),
+        ("origin retries", lambda w: f"{w['origin_retries']:,}"),
+    ]
+    for title, text in rows:
+        table.add_row(title, *(text(raw[window]) for window, _ in _WINDOWS))
+    return table
+
+
+def _facts(raw: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("", style="bold")
+    table.add_column("")
+    used = raw["used_bytes"] + raw["overhead_bytes"]
+    share = ratio_text(used / raw["max_bytes"] if raw["max_bytes"] else None)
+    latency = raw["origin_latency_s"]
+    evictions = ", ".join(
+        f"{reason}: {row['objects']:,} ({size_text(row['bytes'])})"
+        for reason, row in raw["evictions"].items()
+    )
+    errors = ", ".join(f"{kind.lower()}: {count:,}" for kind, count in raw["errors"].items())
+    facts = [
+        ("disk", f"{size_text(used)} of {size_text(raw['max_bytes'])} ({share})"),
+        ("objects", f"{raw['objects']:,}"),
+        ("pinned prefixes", ", ".join(raw["pinned_prefixes"]) or "none"),
+        ("attached clients", f"{raw['attached_clients']:,}"),
+        (
+            "fills",
+            f"{raw['fills_in_flight']} in flight, {raw['deduplicated_fills']:,} readers joined one",
+        ),
+        ("origin latency", f"p50 {_latency(latency['p50'])}, p99 {_latency(latency['p99'])}"),
+        ("evictions", evictions or "none"),
+        ("errors", errors or "none"),
+        (
+            "daemon",
+            f"{raw['version']}, pid {raw['pid']}, up {duration_text(raw['uptime_s'])}, "
+            f"{raw['cache_dir']}",
+        ),
+    ]
+    for name, text in facts:
+        table.add_row(name, text)
+    return table
+
+
+def _latency(seconds: float | None) -> str:
+    return "-" if seconds is None else duration_text(seconds)

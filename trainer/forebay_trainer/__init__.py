@@ -1,0 +1,1 @@
+"""Training on plain torch, every byte in and out through :mod:`forebay`. Needs forebay[trainer]."""
