@@ -220,19 +220,18 @@ class Hits:
     def __init__(self, node: Node, tiers: tuple[tuple[tuple[str, str], ...], ...]) -> None:
         self._node = node
         self._tiers = tiers
-        self._no_folder = _no_view()
-        self._view = self._no_folder
+        self._view: View | None = None  # as long as there is no folder
 
     def get(self, path: StrPath, start: int | None = None, end: int | None = None) -> bytes | None:
         """Return the bytes of an object, sliced as Python slices, or None for a miss."""
         if path.__class__ is not str:
             path = as_text(path)
         view = self._view
-        found = view.young.get(path)  # type: ignore[arg-type]  # it is a str by now
+        known = None if view is None else view.young.get(path)  # type: ignore[arg-type]  # str now
         # All of this is one function, and the checks are in this order, because it is the product:
         # a call costs 0.1 us here, and 4 KB are copied in 0.2.
-        if found is not None:
-            at, stop, record, mapping, first, last, slot, stale_after_ns = found
+        if known is not None and view is not None:
+            at, stop, record, mapping, first, last, slot, stale_after_ns = known
             table = view.table
             recency = view.recency
             now = time.time_ns()
@@ -266,7 +265,7 @@ class Hits:
         path = as_text(path)
         for _ in range(ROUNDS):
             view, found, is_first_touch = self.find(path, is_filled=is_filled)
-            if found is None:
+            if view is None or found is None:
                 break
             low, high, _ = slice(start, end).indices(found.last - found.first)
             high = max(low, high)
@@ -283,15 +282,17 @@ class Hits:
             view.young.pop(path, None)
             view.counters.row[RETRIES] += 1
         if not is_filled:
-            self._view.counters.row[TABLE_MISSES] += 1
+            self._count_miss()
         return None
 
-    def find(self, path: str, *, is_filled: bool = False) -> tuple[View, Found | None, bool]:
+    def find(self, path: str, *, is_filled: bool = False) -> tuple[View | None, Found | None, bool]:
         """Return the record of an object, None if it may not be served unasked.
 
         The third value tells whether this process has not read the object lately.
         """
         view = self._current_view()
+        if view is None:
+            return None, None, True
         known = view.young.get(path) or view.old.get(path)
         if known is not None and view.table[known[0] : known[1]] == known[2]:
             found: Found | None = Found._make(known)
@@ -311,17 +312,20 @@ class Hits:
         """Tell whether the object is known to exist without asking anybody."""
         return self.find(path)[1] is not None
 
-    def _current_view(self) -> View:
+    def _current_view(self) -> View | None:
         folder = self._node.folder()
         view = self._view
-        if view.folder is not folder:
-            if folder is None:
-                view = _no_view()
-            else:
-                mapping = check_mapping(folder.attachment.path_mapping)
-                view = View(folder, Paths((*self._tiers, mapping)))
-            self._view = view
-        return view
+        if folder is None:
+            self._view = None
+        elif view is None or view.folder is not folder:
+            mapping = check_mapping(folder.attachment.path_mapping)
+            self._view = View(folder, Paths((*self._tiers, mapping)))
+        return self._view
+
+    def _count_miss(self) -> None:
+        view = self._view
+        if view is not None:
+            view.counters.row[TABLE_MISSES] += 1
 
     @staticmethod
     def _copy(
@@ -349,7 +353,7 @@ class Hits:
         """Return what *function* returns for the object's bytes, in a tuple, or None for a miss."""
         for _ in range(ROUNDS):
             view, found, is_first_touch = self.find(path)
-            if found is None or not view.has(found, 0, found.last - found.first):
+            if view is None or found is None or not view.has(found, 0, found.last - found.first):
                 break
             try:
                 if is_first_touch or time.time_ns() - view.recency[found.slot] >= _WARM_NS:
@@ -371,7 +375,7 @@ class Hits:
                     row[HIT_BYTES] += found.last - found.first
                     return (result,)
             view.counters.row[RETRIES] += 1
-        self._view.counters.row[TABLE_MISSES] += 1
+        self._count_miss()
         return None
 
 
@@ -418,10 +422,3 @@ def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
             ) from None
     return result
 
-
-class _NoFolder:
-    """Stands in for a Folder where there is none: nothing is found."""
-
-
-def _no_view() -> View:
-    raise NotImplementedError

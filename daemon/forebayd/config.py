@@ -159,10 +159,10 @@ def _origin(table: dict[str, object], shared: dict[str, object], source: str) ->
     told = shared | settings.parse(table, _ORIGIN_WORDS, where)
     named = settings.parse(credentials, _CREDENTIALS_WORDS, f"{where}: credentials")
     profile = told.pop("profile", None)
-    if profile is not None and not named:
-        named = {"profile": profile}
     prefix = _prefix(str(told.pop("prefix")), where)
     if uris.without_cluster(prefix).startswith("s3://"):
+        if profile is not None and not named:
+            named = {"profile": profile}
         told.setdefault("endpoint_url", _first_variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
         told.setdefault("region", _first_variable("AWS_REGION", "AWS_DEFAULT_REGION"))
     else:

@@ -1,13 +1,13 @@
 """Everything that can go wrong in the daemon, by what the caller can do about it.
 
-    DaemonError
-    |-- ObjectNotFoundError      no such object or bucket
-    |-- AccessDeniedError        the origin refused the credentials or the request
-    |-- InvalidPathError         the URI cannot be served as written
-    |-- OriginUnavailableError   the origin did not answer rightly, after all retries
-    |-- VersionChangedError      the object is no longer the version that was asked for
-    |-- CacheFullError           no space can be made
-    `-- ConfigError              the configuration or the cache folder does not do
+DaemonError
+|-- ObjectNotFoundError      no such object or bucket
+|-- AccessDeniedError        the origin refused the credentials or the request
+|-- InvalidPathError         the URI cannot be served as written
+|-- OriginUnavailableError   the origin did not answer rightly, after all retries
+|-- VersionChangedError      the object is no longer the version that was asked for
+|-- CacheFullError           no space can be made
+`-- ConfigError              the configuration or the cache folder does not do
 """
 
 from __future__ import annotations

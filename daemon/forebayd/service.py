@@ -38,7 +38,7 @@ _REPLY_BYTES = 2 << 20  # of one inline reply message
 
 
 def _kind_name(kind: int) -> str:
-    return str(pb.ErrorKind.Name(kind))  # type: ignore[arg-type]
+    return str(pb.ErrorKind.Name(kind))
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
@@ -177,7 +177,9 @@ class CacheService(cache_pb2_grpc.CacheServicer):
 
     @_stream
     async def List(self, request: pb.ListRequest) -> AsyncIterator[pb.ListReply]:
-        async for rows, prefixes in self._cache.list(request.uri, recursive=request.recursive):
+        async for rows, prefixes in self._cache.list_below(
+            request.uri, recursive=request.recursive
+        ):
             entries = [pb.StatReply(uri=prefix, is_prefix=True) for prefix in prefixes]
             for info, cached_bytes in rows:
                 entry = pb.StatReply(
@@ -239,5 +241,3 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             objects=report.objects,
             bytes=report.bytes,
         )
-
-

@@ -26,7 +26,7 @@ else:
 
 Parser = Callable[[object], object]
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGTPE]?)(i?)[bB]?\s*")
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtpe]?)(i?)b?\s*", re.IGNORECASE)
 _PREFIXES = "KMGTPE"
 
 

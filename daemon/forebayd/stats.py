@@ -78,9 +78,7 @@ class ClientCounters:
             while position < size:
                 # Asking for a write lock on the rest tells the first lock in the way.
                 asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, position, size - position, 0)
-                kind, _, start, length, _ = _FLOCK.unpack(
-                    fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
-                )
+                kind, _, start, length, _ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
                 if kind == fcntl.F_UNLCK:
                     break
                 # Neighbouring locks of different owners are reported one by one.

@@ -2,8 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -74,7 +73,7 @@ class FillRequest(_message.Message):
     INLINE_FIELD_NUMBER: _ClassVar[int]
     ranges: _containers.RepeatedCompositeFieldContainer[Range]
     inline: bool
-    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., inline: _Optional[bool] = ...) -> None: ...
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., inline: bool = ...) -> None: ...
 
 class Filled(_message.Message):
     __slots__ = ("index", "placed", "uncached", "error", "data", "size_bytes", "version", "modified")
@@ -132,7 +131,7 @@ class StatRequest(_message.Message):
     FRESH_FIELD_NUMBER: _ClassVar[int]
     uri: str
     fresh: bool
-    def __init__(self, uri: _Optional[str] = ..., fresh: _Optional[bool] = ...) -> None: ...
+    def __init__(self, uri: _Optional[str] = ..., fresh: bool = ...) -> None: ...
 
 class StatReply(_message.Message):
     __slots__ = ("uri", "size_bytes", "version", "modified", "cached_bytes", "is_prefix", "pinned")
@@ -150,7 +149,7 @@ class StatReply(_message.Message):
     cached_bytes: int
     is_prefix: bool
     pinned: bool
-    def __init__(self, uri: _Optional[str] = ..., size_bytes: _Optional[int] = ..., version: _Optional[str] = ..., modified: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., is_prefix: _Optional[bool] = ..., pinned: _Optional[bool] = ...) -> None: ...
+    def __init__(self, uri: _Optional[str] = ..., size_bytes: _Optional[int] = ..., version: _Optional[str] = ..., modified: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., is_prefix: bool = ..., pinned: bool = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ("uri", "recursive")
@@ -158,7 +157,7 @@ class ListRequest(_message.Message):
     RECURSIVE_FIELD_NUMBER: _ClassVar[int]
     uri: str
     recursive: bool
-    def __init__(self, uri: _Optional[str] = ..., recursive: _Optional[bool] = ...) -> None: ...
+    def __init__(self, uri: _Optional[str] = ..., recursive: bool = ...) -> None: ...
 
 class ListReply(_message.Message):
     __slots__ = ("entries",)
@@ -190,7 +189,7 @@ class WarmReply(_message.Message):
     objects_failed: int
     failures: _containers.RepeatedCompositeFieldContainer[Failure]
     listing_done: bool
-    def __init__(self, objects_total: _Optional[int] = ..., objects_done: _Optional[int] = ..., bytes_total: _Optional[int] = ..., bytes_done: _Optional[int] = ..., objects_failed: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., listing_done: _Optional[bool] = ...) -> None: ...
+    def __init__(self, objects_total: _Optional[int] = ..., objects_done: _Optional[int] = ..., bytes_total: _Optional[int] = ..., bytes_done: _Optional[int] = ..., objects_failed: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., listing_done: bool = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("uri", "error")
@@ -206,7 +205,7 @@ class EvictRequest(_message.Message):
     ALL_FIELD_NUMBER: _ClassVar[int]
     prefix: str
     all: bool
-    def __init__(self, prefix: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
+    def __init__(self, prefix: _Optional[str] = ..., all: bool = ...) -> None: ...
 
 class EvictReply(_message.Message):
     __slots__ = ("objects", "bytes")
@@ -222,7 +221,7 @@ class PinRequest(_message.Message):
     PINNED_FIELD_NUMBER: _ClassVar[int]
     prefix: str
     pinned: bool
-    def __init__(self, prefix: _Optional[str] = ..., pinned: _Optional[bool] = ...) -> None: ...
+    def __init__(self, prefix: _Optional[str] = ..., pinned: bool = ...) -> None: ...
 
 class PinReply(_message.Message):
     __slots__ = ("objects",)
@@ -268,7 +267,7 @@ class CheckRequest(_message.Message):
     __slots__ = ("repair",)
     REPAIR_FIELD_NUMBER: _ClassVar[int]
     repair: bool
-    def __init__(self, repair: _Optional[bool] = ...) -> None: ...
+    def __init__(self, repair: bool = ...) -> None: ...
 
 class CheckReply(_message.Message):
     __slots__ = ("problems", "objects", "bytes")
@@ -286,4 +285,4 @@ class Problem(_message.Message):
     REPAIRED_FIELD_NUMBER: _ClassVar[int]
     what: str
     repaired: bool
-    def __init__(self, what: _Optional[str] = ..., repaired: _Optional[bool] = ...) -> None: ...
+    def __init__(self, what: _Optional[str] = ..., repaired: bool = ...) -> None: ...

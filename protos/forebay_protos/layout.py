@@ -81,11 +81,9 @@ class Attachment:
 
 def fingerprint_key(cache_id: str, identity: str) -> bytes:
     """Return the 16-byte key under which an origin's URIs are hashed."""
-    return hashlib.blake2b(
-        identity.encode(), digest_size=16, key=bytes.fromhex(cache_id)
-    ).digest()
+    return hashlib.blake2b(identity.encode(), digest_size=16, key=bytes.fromhex(cache_id)).digest()
 
 
 def fingerprint(key: bytes, uri: str) -> bytes:
-    """Return the 16 bytes by which the object *uri* is found; *key* from :func:`fingerprint_key`."""
+    """Return the 16 bytes by which an object is found; *key* from :func:`fingerprint_key`."""
     return hashlib.blake2b(uri.encode("utf-8", "surrogatepass"), digest_size=16, key=key).digest()

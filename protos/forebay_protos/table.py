@@ -1,6 +1,7 @@
 """The hash table in shared memory through which clients hit, without a lock and without a message.
 
-File ``table.<epoch>``: a header of 4,096 bytes, then ``slots`` records of 64 bytes, in buckets of 8.
+File ``table.<epoch>``: a header of 4,096 bytes, then ``slots`` records of 64 bytes, in buckets of
+8.
 File ``recency.<epoch>``: one little-endian uint64 a slot, the unix time in ns of the last access.
 Only the daemon writes the table; clients map it read-only. Any client may store into recency.
 
@@ -36,7 +37,8 @@ BUCKET_RECORDS = 8
 BUCKET_SIZE = RECORD_SIZE * BUCKET_RECORDS
 IDENTITY_SIZE = 24  # fingerprint and generation
 
-# fingerprint, generation, place, size_bytes, stale_after_ns, flags, block_shift, refresh_after_s, crc
+# fingerprint, generation, place, size_bytes, stale_after_ns, flags, block_shift, refresh_after_s,
+# crc
 RECORD = struct.Struct("<16sQQQQIIII")
 _BODY_SIZE = RECORD.size - 4
 
@@ -112,7 +114,7 @@ def find_in_bucket(bucket: bytes, fingerprint: bytes) -> Iterator[int]:
 
 
 def block_group(block: int, block_count: int) -> int:
-    """Return the presence bit of a block: one bit a block up to 64 blocks, else groups of equal size."""
+    """Return a block's presence bit: one bit a block up to 64 blocks, else equal groups."""
     return block // -(-block_count // PRESENCE_BITS) if block_count > PRESENCE_BITS else block
 
 

@@ -1,7 +1,7 @@
 """URIs as daemon and client both write them.
 
-A canonical URI is ``scheme://rest`` or ``cluster:s3://rest``, scheme in lower case. A key is opaque:
-``//``, ``..``, ``%`` and ``+`` stay as they are, because in an object store they are names.
+A canonical URI is ``scheme://rest`` or ``cluster:s3://rest``, scheme in lower case. A key is
+opaque: ``//``, ``..``, ``%`` and ``+`` stay as they are, because in an object store they are names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_uri(path: str) -> bool:
 def canonical(uri: str) -> str:
     """Return *uri* with its scheme in lower case and validated.
 
-    Raises ValueError, with what to do, for a missing scheme, a missing bucket or a key that is too long.
+    Raises ValueError, with what to do, for a missing scheme or bucket, or too long a key.
     """
     match = _URI.fullmatch(uri)
     if match is None:

@@ -72,8 +72,12 @@ def test_a_table_header_has_these_bytes() -> None:
 
     assert len(data) == 4096
     assert data[:48].hex() == (
-        "464f524542415954" "01000000" "00100000" "000102030405060708090a0b0c0d0e0f"
-        "0004000000000000" "0300000000000000"
+        "464f524542415954"
+        "01000000"
+        "00100000"
+        "000102030405060708090a0b0c0d0e0f"
+        "0004000000000000"
+        "0300000000000000"
     )
     assert table.unpack_header(data) == table.Header(bytes(range(16)), 1024, 3)
 

@@ -218,9 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
         report = asyncio.run(check.check(self.store, repair=False))
         assert report.problems == []
         assert self.store.space.reserved_bytes == 0
-        on_disk = sum(
-            path.lstat().st_blocks * 512 for path in (self.path / "cache").rglob("*")
-        )
+        on_disk = sum(path.lstat().st_blocks * 512 for path in (self.path / "cache").rglob("*"))
         assert on_disk <= LIMIT
 
     def teardown(self) -> None:

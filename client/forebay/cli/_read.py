@@ -80,7 +80,9 @@ def _single(
 def _row(stat: forebay.Stat) -> str:
     share = 1.0 if not stat.size_bytes else stat.cached_bytes / stat.size_bytes
     cached = "-" if not stat.cached_bytes else f"{100 * share:.0f} %"
-    return f"{size_text(stat.size_bytes):>10} {_time_text(stat.modified):>16} {cached:>6} {stat.uri}"
+    return (
+        f"{size_text(stat.size_bytes):>10} {_time_text(stat.modified):>16} {cached:>6} {stat.uri}"
+    )
 
 
 @click.command()

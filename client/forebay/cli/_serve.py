@@ -21,7 +21,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 class _FieldsFormatter(logging.Formatter):
     """One line an event: time, level, logger, text, then the event's fields as key=value."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)  # type: ignore[assignment]  # as the logging docs do
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
@@ -42,7 +42,9 @@ def _log_to_stderr(level: str) -> None:
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), help="A TOML file; see the documentation.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A TOML file; see the documentation."
+)
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache.")
 @click.option("--max-bytes", help="Limit of the folder: bytes, or such as 500GB or 1.5TiB.")
 @click.option(
@@ -63,8 +65,8 @@ def _log_to_stderr(level: str) -> None:
 def serve(config: Path | None, log_level: str, listen: tuple[str, ...], **overrides: Any) -> None:
     """Run the cache daemon of this node until SIGTERM.
 
-    Without options it caches s3:// from AWS_ENDPOINT_URL with the usual credentials. Every option is
-    also an environment variable (FOREBAY_MAX_BYTES) and a word of the TOML file (max_bytes).
+    Without options it caches s3:// from AWS_ENDPOINT_URL with the usual credentials. Every option
+    is also an environment variable (FOREBAY_MAX_BYTES) and a word of the TOML file (max_bytes).
 
     \b
     Example:

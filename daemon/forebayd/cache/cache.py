@@ -41,12 +41,10 @@ class Cache:
     """Objects of all origins through one cache folder."""
 
     def __init__(self, config: DaemonConfig) -> None:
-        """Open the folder and build the origins. Raises ConfigError if the folder cannot be used."""
+        """Open the folder and build the origins. Raises ConfigError if that cannot be."""
         self.config = config
         self.folder = CacheFolder(config.cache_dir)
-        meta_bytes = min(
-            _MOST_META_BYTES, max(_LEAST_META_BYTES, config.max_bytes // _META_SHARE)
-        )
+        meta_bytes = min(_MOST_META_BYTES, max(_LEAST_META_BYTES, config.max_bytes // _META_SHARE))
         counters = ClientCounters(config.cache_dir)
         self.store = Store(
             self.folder,
@@ -89,9 +87,7 @@ class Cache:
             await asyncio.sleep(2 * layout.LEASE_S)
         self.evictor.make_room(0)
         shortest_s = min((o.max_age_s for o in self.config.origins), default=300.0)
-        refresher = Refresher(
-            self.store, self.filler, self.origins, self.statistics, shortest_s
-        )
+        refresher = Refresher(self.store, self.filler, self.origins, self.statistics, shortest_s)
         self._tasks = [
             asyncio.create_task(refresher.run()),
             asyncio.create_task(self._keep_house()),
@@ -105,9 +101,7 @@ class Cache:
                 self.store.measure_overhead()
                 self.evictor.make_room(0)
                 self.leases.sweep()
-                self.store.catalogue.commit(
-                    meta={"statistics": self.statistics.totals_to_carry()}
-                )
+                self.store.catalogue.commit(meta={"statistics": self.statistics.totals_to_carry()})
             except Exception:
                 log.exception("housekeeping failed")
 
@@ -127,9 +121,7 @@ class Cache:
 
     # --- reading -----------------------------------------------------------------------------
 
-    async def fill(
-        self, uri: str, start: int, end: int | None, version: str
-    ) -> Entry | Uncached:
+    async def fill(self, uri: str, start: int, end: int | None, version: str) -> Entry | Uncached:
         """Ensure that a range is in the table; counts a hit or a miss."""
         target = self.origins.target(uri)
         entry = self.filler.cached(target)
@@ -154,7 +146,7 @@ class Cache:
         self.statistics.add(f"{kind[0]}_bytes", max(0, end - start))
 
     def _show(self, target: Target, entry: Entry) -> None:
-        """Put the record of a cached entry where clients look, if a crash has kept it from there."""
+        """Put a cached entry's record where clients look, if a crash has kept it from there."""
         self.store.flush()
         found = self.store.table.find(target.fingerprint)
         if found is not None:
@@ -210,7 +202,7 @@ class Cache:
                     request = target.origin.driver.get_range(
                         target.uri, position, stop, version=version
                     )
-                    ahead.append(asyncio.create_task(request))  # type: ignore[arg-type]
+                    ahead.append(asyncio.create_task(request))
                     position = stop
                 data = memoryview((await ahead.pop(0)).data)
                 for offset in range(0, len(data), _CHUNK_BYTES):
@@ -232,7 +224,7 @@ class Cache:
             entry = None
         return info, entry
 
-    async def list(
+    async def list_below(
         self, uri: str, *, recursive: bool
     ) -> AsyncIterator[tuple[list[tuple[ObjectInfo, int]], tuple[str, ...]]]:
         """Yield pages of ((info, cached bytes) of objects, prefixes)."""
@@ -289,7 +281,7 @@ class Cache:
         return any(uri == pin or uri.startswith(pin.rstrip("/") + "/") for pin in self._pins)
 
     async def pin(self, prefix: str, *, pinned: bool) -> int:
-        """Pin or unpin a prefix, now and for what is filled later; returns how many objects changed."""
+        """Pin or unpin a prefix, also for what is filled later; returns how many changed."""
         uri = self.origins.target(prefix).uri
         if pinned:
             self._pins.add(uri)

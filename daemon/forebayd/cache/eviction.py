@@ -71,7 +71,7 @@ class Evictor:
     def _eligible(self) -> Iterator[Entry]:
         """Yield entries that may go, oldest first, from one pass over the table.
 
-        Ends with the pass: the next call makes a new one, without those that were removed meanwhile.
+        Ends with the pass: the next call makes a new one, without those removed meanwhile.
         """
         yielded = False
         while not yielded:

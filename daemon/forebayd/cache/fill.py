@@ -319,6 +319,6 @@ class Filler:
 
     def _broken(self, info: ObjectInfo) -> Uncached:
         """A broken cache is a slow cache: log, count, and let the reader have the origin."""
-        log.exception("writing into the cache failed", extra={"uri": info.uri})
+        log.error("writing into the cache failed", exc_info=True, extra={"uri": info.uri})
         self._statistics.count_error("cache_write")
         return Uncached(info)

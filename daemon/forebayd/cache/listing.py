@@ -12,7 +12,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any
 
-import diskcache
+import diskcache  # type: ignore[import-untyped]  # ships no stubs
 
 from forebay_protos import layout
 from forebayd.cache.flight import Flights

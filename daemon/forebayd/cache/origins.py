@@ -39,9 +39,7 @@ class Target:
 class Origins:
     """Finds the origin of a URI."""
 
-    def __init__(
-        self, configs: Iterable[OriginConfig], cache_id: str, observer: Observer
-    ) -> None:
+    def __init__(self, configs: Iterable[OriginConfig], cache_id: str, observer: Observer) -> None:
         """Build every origin; nothing is connected before its first request."""
         drivers = [(config, build(config, observer)) for config in configs]
         drivers.append((OriginConfig(prefix="", driver="fsspec"), Fallback(observer)))

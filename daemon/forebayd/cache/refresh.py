@@ -37,7 +37,12 @@ class Refresher:
     """The background task."""
 
     def __init__(
-        self, store: Store, filler: Filler, origins: Origins, statistics: Statistics, max_age_s: float
+        self,
+        store: Store,
+        filler: Filler,
+        origins: Origins,
+        statistics: Statistics,
+        max_age_s: float,
     ) -> None:
         """*max_age_s* is the shortest of all origins'."""
         self._store = store
@@ -133,8 +138,6 @@ class Refresher:
                     pass  # evicted by validate
                 except DaemonError as error:
                     self._statistics.count_error("refresh")
-                    log.warning(
-                        "refreshing failed", extra={"uri": entry.uri, "reason": str(error)}
-                    )
+                    log.warning("refreshing failed", extra={"uri": entry.uri, "reason": str(error)})
 
         await asyncio.gather(*(look(target, entry) for target, entry in members))

@@ -59,9 +59,9 @@ class Origin(Protocol):
         """
 
     def list(self, prefix: str, *, recursive: bool) -> AsyncIterator[Page]:
-        """Yield pages of what lies below *prefix*, a URI; "a/b" lists the folder "a/b/", never "a/bc".
+        """Yield pages of what lies below *prefix*, a URI: "a/b" lists "a/b/", never "a/bc".
 
-        A bucket's or folder's marker object (the prefix itself with "/") is left out. A missing prefix
+        A folder's marker object (the prefix itself with "/") is left out. A missing prefix
         gives no entries; a missing bucket raises ObjectNotFoundError.
         """
 

@@ -146,7 +146,6 @@ class S3fsDriver:
                 "max_pool_connections": config.max_requests,
                 "retries": {"max_attempts": 0},  # attempts are the wrapper's affair
                 "s3": {"addressing_style": config.addressing},
-                "response_checksum_validation": "when_required",
             },
         )
         try:

@@ -2,8 +2,8 @@
 
 Databases: ``entries`` (fingerprint -> row), ``names`` (URI and fingerprint, for prefix scans),
 ``meta`` (JSON values), ``unsettled`` (generations of blobs whose file is being written or removed:
-what a crash may have left behind). Commits do not sync: after kill -9 the page cache still has them, and after a
-power loss the cache starts empty anyway.
+what a crash may have left behind). Commits do not sync: after kill -9 the page cache still has
+them, and after a power loss the cache starts empty anyway.
 """
 
 from __future__ import annotations

@@ -98,7 +98,9 @@ def _check_entry(store: Store, entry: Entry, report: Report, *, repair: bool) ->
 def _check_table(store: Store, report: Report, *, repair: bool) -> None:
     slots = store.table.occupied()
     for start in range(0, len(slots), _SLICE):
-        records = [(slot, store.table.record_at(int(slot))) for slot in slots[start : start + _SLICE]]
+        records = [
+            (slot, store.table.record_at(int(slot))) for slot in slots[start : start + _SLICE]
+        ]
         keys = [record.fingerprint for _, record in records if record is not None]
         entries = {e.fingerprint: e for e in store.get_many(keys) if e is not None}
         for slot, record in records:

@@ -122,7 +122,7 @@ class CacheFolder:
         if int(text) > layout.FORMAT_VERSION:
             raise ConfigError(
                 f"cache folder {self.path} has version {text}, this daemon knows up to "
-                f"{layout.FORMAT_VERSION}: upgrade forebay or choose another folder with --cache-dir"
+                f"{layout.FORMAT_VERSION}: upgrade forebay or choose another with --cache-dir"
             )
         if int(text) < layout.FORMAT_VERSION:
             self.empty()

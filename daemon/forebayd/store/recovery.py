@@ -127,8 +127,14 @@ def _order_key(fingerprints: np.ndarray) -> np.ndarray:
 
 def _packed(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (segment numbers, byte offsets, sizes) of all packed objects."""
-    records = table.records[(table.records["generation"] != 0) & (table.records["flags"] & PACKED != 0)]
-    return records["place"] >> 32, (records["place"] & 0xFFFF_FFFF) * disk.BLOCK, records["size_bytes"]
+    records = table.records[
+        (table.records["generation"] != 0) & (table.records["flags"] & PACKED != 0)
+    ]
+    return (
+        records["place"] >> 32,
+        (records["place"] & 0xFFFF_FFFF) * disk.BLOCK,
+        records["size_bytes"],
+    )
 
 
 def _count_live(segments: Segments, table: Table) -> None:
@@ -178,7 +184,10 @@ def present_extents(entry: Entry) -> list[tuple[int, int]]:
     """Return the (offset, length) of a blob's cached blocks, lengths in whole disk blocks."""
     block_bytes = 1 << entry.block_shift
     return [
-        (block * block_bytes, disk.rounded(min(block_bytes, entry.size_bytes - block * block_bytes)))
+        (
+            block * block_bytes,
+            disk.rounded(min(block_bytes, entry.size_bytes - block * block_bytes)),
+        )
         for block in range(entry.block_count)
         if entry.present >> block & 1
     ]

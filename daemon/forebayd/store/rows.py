@@ -125,9 +125,19 @@ def encode(entry: Entry) -> bytes:
 
 def decode(fingerprint: bytes, row: bytes) -> Entry:
     """Return the entry of a row."""
-    (generation, place, size, charge, validated, modified, flags, shift, n_version, n_uri, n_bitmap) = (
-        _ROW.unpack_from(row)
-    )
+    (
+        generation,
+        place,
+        size,
+        charge,
+        validated,
+        modified,
+        flags,
+        shift,
+        n_version,
+        n_uri,
+        n_bitmap,
+    ) = _ROW.unpack_from(row)
     version_end = _ROW.size + n_version
     uri_end = version_end + n_uri
     return Entry(

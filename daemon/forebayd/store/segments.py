@@ -59,7 +59,7 @@ class Segments:
         return number
 
     def append(self, data: memoryview) -> tuple[int, int]:
-        """Write an object and return (segment number, offset). Raises OSError with nothing taken."""
+        """Write an object and return (segment, offset). Raises OSError with nothing taken."""
         size = disk.rounded(len(data))
         if self._current is None or self._offset + size > self.segment_bytes:
             self._begin()

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING
 from forebay_protos import layout
 from forebay_protos.table import PINNED
 from forebayd.store import disk, recovery
-from forebayd.store.blobs import Blobs
 from forebayd.store.folder import write_atomically
 from forebayd.store.leases import Leases
-from forebayd.store.segments import Segments
 from forebayd.store.space import Space
 
 if TYPE_CHECKING:
@@ -41,18 +39,20 @@ class Store:
     def __init__(
         self, folder: CacheFolder, *, max_bytes: int, segment_bytes: int, meta_bytes: int
     ) -> None:
-        """Open the folder's files and mend what a crash has left; ``publish_attachment`` follows."""
+        """Open the folder's files, mending what a crash has left; publish_attachment follows."""
         self.folder = folder
         self.path = folder.path
         recovered = recovery.recover(folder, segment_bytes, max_bytes)
         self.catalogue = recovered.catalogue
         self.table = recovered.table
-        self.segments: Segments = recovered.segments
-        self.blobs: Blobs = recovered.blobs
+        self.segments = recovered.segments
+        self.blobs = recovered.blobs
         self.can_punch = disk.can_punch(self.path)
         if not self.can_punch:
             log.warning("the file system cannot punch holes: small objects leave in whole segments")
-        self._next_generation = self.catalogue.meta("next_generation", 1) + _UNCLAIMED_GENERATIONS
+        self._next_generation: int = (
+            self.catalogue.meta("next_generation", 1) + _UNCLAIMED_GENERATIONS
+        )
         self._meta_bytes = meta_bytes
         self.leases = Leases(self.path)
         self.space = Space(

@@ -140,7 +140,7 @@ class Table:
         return None if best is None else best[1]
 
     def put(self, record: Record) -> int | None:
-        """Write a record over its predecessor or into a free slot; None if both buckets are full."""
+        """Write a record over its predecessor or into a free slot; None if there is none."""
         found = self.find(record.fingerprint)
         slot = self._free_slot(record.fingerprint) if found is None else found[0]
         if slot is None:
@@ -193,7 +193,9 @@ class Table:
         return np.flatnonzero(self.records["generation"])
 
     def oldest(
-        self, count: int, wanted: Callable[[npt.NDArray[np.void]], npt.NDArray[np.bool_]] | None = None
+        self,
+        count: int,
+        wanted: Callable[[npt.NDArray[np.void]], npt.NDArray[np.bool_]] | None = None,
     ) -> list[tuple[int, int, bytes]]:
         """Return up to *count* unpinned slots as (recency, slot, fingerprint), oldest first.
 
@@ -211,9 +213,7 @@ class Table:
             slots, times = slots[chosen], times[chosen]
         order = np.argsort(times, kind="stable")
         fingerprints = self.records["fingerprint"][slots]
-        return [
-            (int(times[i]), int(slots[i]), fingerprints[i].tobytes()) for i in order.tolist()
-        ]
+        return [(int(times[i]), int(slots[i]), fingerprints[i].tobytes()) for i in order.tolist()]
 
     def due(self, now_s: float, used_since_s: float) -> list[bytes]:
         """Return fingerprints whose refresh time has come and that were used lately."""
