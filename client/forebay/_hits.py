@@ -165,6 +165,11 @@ class View:
         at = found.at
         return self.table[at : at + IDENTITY_SIZE] == found.record[:IDENTITY_SIZE]
 
+    @staticmethod
+    def is_same(one: Found, other: Found) -> bool:
+        """Tell whether two records are of the same generation: the same bytes, perhaps more of them."""
+        return one.record[:IDENTITY_SIZE] == other.record[:IDENTITY_SIZE]
+
     def has(self, found: Found, start: int, end: int) -> bool:
         """Tell whether the cache has these bytes of the object."""
         if found.mapping is not None:

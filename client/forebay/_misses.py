@@ -8,7 +8,7 @@ the daemon cuts is asked for again.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forebay._errors import ForebayError, ObjectNotFoundError, StaleFileError, from_reply
 from forebay._hits import ROUNDS
@@ -165,6 +165,11 @@ class Misses:
                 index = asked[filled.index]
                 if left.pop(index, None) is not None:
                     yield index, filled
+
+    def start_fill(self, uri: str, start: int, end: int, version: str, timeout_s: float) -> Any:
+        """Have a range filled for later; returns the call, which is to be kept, or None."""
+        request = pb.FillRequest(ranges=[_range(uri, start, end, version)])
+        return self._node.channel.start("Fill", request, timeout_s)
 
     def read(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract.s3_contract import S3_KEYS, S3OriginContract, bucket_client, bucket_place
+from contract.s3_contract import S3_KEYS, S3OriginContract, bucket_place
 from forebayd.config import CredentialsConfig, OriginConfig
 from forebayd.errors import AccessDeniedError
 from support.proxy import FaultProxy
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from contract.origin_contract import Place
+    from support.ceph import Bucket, Ceph
     from support.proxy import Request
 
 
@@ -67,7 +68,7 @@ class TestCephByObstore(S3OriginContract):
     driver = "obstore"
 
     @pytest.fixture
-    def place(self, ceph: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Place:
+    def place(self, ceph: Ceph, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Place:
         monkeypatch.setenv("CEPH_ACCESS", ceph.access_key)
         monkeypatch.setenv("CEPH_SECRET", ceph.secret_key)
         config = OriginConfig(
@@ -77,8 +78,7 @@ class TestCephByObstore(S3OriginContract):
             driver=self.driver,  # type: ignore[arg-type]  # one of the two
             credentials=CredentialsConfig(None, "CEPH_ACCESS", "CEPH_SECRET"),
         )
-        client = bucket_client(ceph.endpoint_url, ceph.access_key, ceph.secret_key, ceph.region)
-        return bucket_place(client, bucket, config)
+        return bucket_place(bucket.client, bucket.name, config)
 
     def test_wrong_keys_are_denied(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.put("k", b"1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -18,9 +19,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-import forebay
 from forebay.cli import _serve
 from forebay.cli._common import client_options, json_option, make_client, print_json, size_text
+
+if TYPE_CHECKING:
+    import forebay
 
 
 class _ObjectsColumn(ProgressColumn):

@@ -204,8 +204,8 @@ class Filler:
         entry = self._new_entry(target, body.info, BLOB, asked_at_ns)
         try:
             self._store.begin_blob(entry)
-        except OSError:
-            return self._broken(body.info)
+        except OSError as error:
+            return self._broken(body.info, error)
         if not await self._write_block(target, entry, 0, body, is_new=True):
             self._store.blobs.remove(entry.generation, punch=True)
             return Uncached(body.info)
@@ -218,9 +218,9 @@ class Filler:
             return Uncached(body.info)
         try:
             segment, offset = self._store.append(memoryview(body.data))
-        except OSError:
+        except OSError as error:
             self._store.space.release(charge)
-            return self._broken(body.info)
+            return self._broken(body.info, error)
         entry = dataclasses.replace(
             self._new_entry(target, body.info, PACKED, asked_at_ns),
             place=segment << 32 | offset // disk.BLOCK,
@@ -287,9 +287,9 @@ class Filler:
         except FileNotFoundError as error:
             self._store.space.release(charge)
             raise EvictedMeanwhileError from error
-        except OSError:
+        except OSError as error:
             self._store.space.release(charge)
-            self._broken(body.info)
+            self._broken(body.info, error)
             return False
         now = entry if is_new else self._store.get(entry.fingerprint)
         if now is None or now.generation != entry.generation:
@@ -317,8 +317,8 @@ class Filler:
             validated_at_ns=asked_at_ns,
         )
 
-    def _broken(self, info: ObjectInfo) -> Uncached:
+    def _broken(self, info: ObjectInfo, error: OSError) -> Uncached:
         """A broken cache is a slow cache: log, count, and let the reader have the origin."""
-        log.error("writing into the cache failed", exc_info=True, extra={"uri": info.uri})
+        log.error("cache write failed", extra={"uri": info.uri, "reason": str(error)})
         self._statistics.count_error("cache_write")
         return Uncached(info)

@@ -1,0 +1,42 @@
+"""Forebay's client: cached reads of Ceph/S3 at the speed of local files.
+
+    import forebay
+
+    with forebay.Client(path_mapping={"data/coco": "s3://bucket/coco"}) as client:
+        image = client.get("data/coco/train/1.jpg")
+"""
+
+from __future__ import annotations
+
+from forebay._client import Client
+from forebay._errors import (
+    AccessDeniedError,
+    CacheFullError,
+    DaemonUnavailableError,
+    DeadlineExceededError,
+    ForebayError,
+    InvalidPathError,
+    ObjectNotFoundError,
+    OriginUnavailableError,
+    StaleFileError,
+)
+from forebay._values import Evicted, Stat, Stats, WarmProgress
+from forebay._version import __version__
+
+__all__ = [
+    "AccessDeniedError",
+    "CacheFullError",
+    "Client",
+    "DaemonUnavailableError",
+    "DeadlineExceededError",
+    "Evicted",
+    "ForebayError",
+    "InvalidPathError",
+    "ObjectNotFoundError",
+    "OriginUnavailableError",
+    "Stat",
+    "StaleFileError",
+    "Stats",
+    "WarmProgress",
+    "__version__",
+]

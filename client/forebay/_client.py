@@ -1,0 +1,300 @@
+"""The public client. Thin: each method is a hit, or a question to the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from forebay._errors import InvalidPathError, ObjectNotFoundError, from_reply
+from forebay._file import open_object
+from forebay._hits import Hits, lend
+from forebay._local import downloaded, leased
+from forebay._misses import Misses
+from forebay._node import Node, node_at
+from forebay._paths import as_text, check_mapping, parse_mapping
+from forebay._values import Evicted, Stat, Stats, WarmProgress
+from forebay_protos import cache_pb2 as pb
+from forebay_protos import places
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from forebay._paths import StrPath
+
+Result = TypeVar("Result")
+Tiers = tuple[tuple[tuple[str, str], ...], ...]
+
+_WARM_URIS_A_CALL = 50_000
+
+_readers: dict[tuple[Node, Tiers], tuple[Hits, Misses]] = {}
+
+
+class Client:
+    """Reads Ceph/S3 through the node's Forebay cache.
+
+    Cheap to make, picklable, safe with threads and under fork; all Clients of a process with the
+    same address share one connection and one attachment to the cache folder.
+
+    A *path* is a URI (``s3://bucket/key``) or a path that ``path_mapping`` turns into one.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        path_mapping: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        """Make a client; nothing is opened before the first use.
+
+        Args:
+            address: ``unix:/path/to.sock`` or ``host:port``; by default ``$FOREBAY_ADDRESS``, else
+                the socket of a daemon that was told no other.
+            path_mapping: prefixes of paths and the URIs that take their place; goes before
+                ``$FOREBAY_PATH_MAPPING``, which goes before the daemon's.
+            timeout_s: how long a miss may take, a daemon that is down included; for each 64 MiB of
+                a larger one. Hits never wait.
+        """
+        self._arguments = (address, dict(path_mapping) if path_mapping else None, timeout_s)
+        if path_mapping is not None:
+            own = check_mapping(path_mapping)
+            self._arguments = (address, dict(path_mapping), timeout_s)
+        else:
+            own = ()
+        told = address or os.environ.get("FOREBAY_ADDRESS")
+        try:
+            checked = places.check_address(told) if told else places.default_address()
+        except ValueError as error:
+            raise InvalidPathError(str(error)) from error
+        text = os.environ.get("FOREBAY_PATH_MAPPING")
+        tiers = (own, check_mapping(parse_mapping(text)) if text else ())
+        self._timeout_s = timeout_s
+        self._node = node_at(checked, os.environ.get("FOREBAY_CACHE_DIR") or None)
+        readers = _readers.get((self._node, tiers))
+        if readers is None:
+            hits = Hits(self._node, tiers)
+            readers = hits, Misses(self._node, hits, tiers)
+            _readers[self._node, tiers] = readers
+        self._hits, self._misses = readers
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def get(self, path: StrPath, start: int | None = None, end: int | None = None) -> bytes:
+        """Return an object's bytes, or the slice [start:end] of them, as ``bytes`` would slice.
+
+        Raises ObjectNotFoundError, which is a FileNotFoundError.
+        """
+        data = self._hits.get(path, start, end)
+        if data is None:
+            data = self._misses.get(path, start, end, self._timeout_s)
+        return data
+
+    def get_many(self, paths: Iterable[StrPath]) -> list[bytes]:
+        """Return objects in the order of *paths*; what is missing is filled concurrently.
+
+        If some cannot be had, the others are filled all the same, and the error of the first
+        failing path is raised.
+        """
+        wanted = list(paths)
+        get = self._hits.get
+        results = [get(path) for path in wanted]
+        if None in results:
+            self._misses.get_many(wanted, results, self._timeout_s)
+        return results  # type: ignore[return-value]  # no None is left
+
+    def apply(self, path: StrPath, function: Callable[[memoryview], Result]) -> Result:
+        """Return ``function(view)`` for a read-only view of the object's bytes, without a copy.
+
+        The view is only valid inside the function. The function is run again if the object left the
+        cache meanwhile, so it should have no other effect than its result. A result that still
+        refers to the bytes (``numpy.frombuffer(view)``) raises BufferError: return a copy of it.
+        """
+        applied = self._hits.apply(as_text(path), function)
+        if applied is not None:
+            return applied[0]
+        return lend(memoryview(self._misses.get(path, None, None, self._timeout_s)), function)
+
+    def open(self, path: StrPath, mode: str = "rb") -> io.BufferedReader:
+        """Open an object as a seekable binary file, with read-ahead for sequential readers.
+
+        The file is one version of the object; StaleFileError is raised if that cannot be kept.
+        """
+        if mode not in ("rb", "br"):
+            raise ValueError(f"mode {mode!r}: objects can be opened with 'rb' only")
+        return open_object(self._node, self._hits, self._misses, as_text(path), self._timeout_s)
+
+    def local_path(self, path: StrPath) -> AbstractContextManager[str]:
+        """Return a context manager of a real file with the object's bytes, for reading only.
+
+        For a prefix it is a folder with everything below it. Both stay while the context is open,
+        whatever is evicted.
+        """
+        uri = self._uri(path)
+        folder = self._node.folder()
+        if folder is not None:
+            return leased(self._node, folder, uri, self._timeout_s)
+
+        def list_below(prefix: str) -> Iterator[str]:
+            return (entry.uri for entry in self._list(prefix, recursive=True))
+
+        return downloaded(
+            self._node, self._hits, self._misses, uri, list_below, self._timeout_s
+        )
+
+    # --- names -------------------------------------------------------------------------------
+
+    def stat(self, path: StrPath) -> Stat:
+        """Return what is known of an object. Raises ObjectNotFoundError, for a bare prefix too."""
+        reply = self._stat(path)
+        if reply.is_prefix:
+            raise ObjectNotFoundError(f"{reply.uri} is a prefix, not an object")
+        return Stat.from_reply(reply)
+
+    def exists(self, path: StrPath) -> bool:
+        """Tell whether there is an object or a prefix of this name."""
+        if self._hits.contains(as_text(path)):
+            return True
+        try:
+            self._stat(path)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def isfile(self, path: StrPath) -> bool:
+        """Tell whether there is an object of this name."""
+        if self._hits.contains(as_text(path)):
+            return True
+        try:
+            return not self._stat(path).is_prefix
+        except ObjectNotFoundError:
+            return False
+
+    def isdir(self, path: StrPath) -> bool:
+        """Tell whether there are objects below this name."""
+        try:
+            return next(iter(self.list(path)), None) is not None
+        except ObjectNotFoundError:
+            return False
+
+    def list(self, path: StrPath, recursive: bool = False) -> Iterator[Stat | str]:
+        """Yield what lies below a prefix: a Stat for each object, a URI with "/" for each prefix.
+
+        Recursively, all objects and no prefixes. A prefix without objects yields nothing.
+        """
+        for entry in self._list(self._uri(path), recursive=recursive):
+            yield entry.uri if entry.is_prefix else Stat.from_reply(entry)
+
+    # --- what is cached ----------------------------------------------------------------------
+
+    def warm(
+        self,
+        paths_or_prefix: StrPath | Iterable[StrPath],
+        progress: Callable[[WarmProgress], object] | None = None,
+    ) -> WarmProgress:
+        """Fill all these objects, or everything below a prefix, and return how it went.
+
+        *progress* is called some times a second. Objects that fail are in the result and do not
+        keep the others.
+        """
+        if isinstance(paths_or_prefix, (str, os.PathLike)):
+            requests = [pb.WarmRequest(prefix=self._uri(paths_or_prefix))]
+        else:
+            uris = [self._uri(path) for path in paths_or_prefix]
+            requests = [
+                pb.WarmRequest(uris=uris[at : at + _WARM_URIS_A_CALL])
+                for at in range(0, len(uris), _WARM_URIS_A_CALL)
+            ]
+        total = WarmProgress(0, 0, 0, 0, 0, (), is_listing_done=True)
+        for request in requests:
+            before = total
+            for reply in self._node.channel.stream("Warm", lambda: request, None):  # noqa: B023
+                total = _sum(before, total, reply)
+                if progress is not None:
+                    progress(total)
+        return total
+
+    def evict(self, prefix: StrPath | None = None, *, everything: bool = False) -> Evicted:
+        """Drop what is cached of an object, of all below a prefix, or of everything."""
+        if (prefix is None) is not everything:
+            raise ValueError("evict needs a path or prefix, or everything=True")
+        uri = "" if prefix is None else self._uri(prefix)
+        reply = self._call("Evict", pb.EvictRequest(prefix=uri, all=everything))
+        return Evicted(reply.objects, reply.bytes)
+
+    def pin(self, prefix: StrPath) -> int:
+        """Keep an object or a prefix from eviction for space, what is filled later included.
+
+        Returns how many cached objects this changed.
+        """
+        return self._pin(prefix, pinned=True)
+
+    def unpin(self, prefix: StrPath) -> int:
+        """Undo ``pin``; returns how many cached objects this changed."""
+        return self._pin(prefix, pinned=False)
+
+    def _pin(self, prefix: StrPath, *, pinned: bool) -> int:
+        return int(self._call("Pin", pb.PinRequest(prefix=self._uri(prefix), pinned=pinned)).objects)
+
+    def stats(self) -> Stats:
+        """Return the daemon's statistics."""
+        return Stats(json.loads(self._call("Stats", pb.StatsRequest()).json))
+
+    # --- the client itself -------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give back what this process holds of the address, once its last Client is closed.
+
+        A closed client that is used again opens what it needs.
+        """
+        self._node.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        __: BaseException | None,
+        ___: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Client], tuple[Any, ...]]:
+        return type(self), self._arguments
+
+    def __repr__(self) -> str:
+        return f"forebay.Client({self._node.channel.address!r})"
+
+    def _uri(self, path: StrPath) -> str:
+        return self._misses.uri(path, self._timeout_s)
+
+    def _call(self, method: str, request: Any) -> Any:
+        return self._node.channel.call(method, request, self._timeout_s)
+
+    def _stat(self, path: StrPath) -> pb.StatReply:
+        reply: pb.StatReply = self._call("Stat", pb.StatRequest(uri=self._uri(path)))
+        return reply
+
+    def _list(self, uri: str, *, recursive: bool) -> Iterator[pb.StatReply]:
+        request = pb.ListRequest(uri=uri, recursive=recursive)
+        for reply in self._node.channel.stream("List", lambda: request, None):
+            yield from reply.entries
+
+
+def _sum(before: WarmProgress, last: WarmProgress, reply: pb.WarmReply) -> WarmProgress:
+    """Return the progress after a reply, *before* being that of the finished calls."""
+    failures = tuple((failure.uri, from_reply(failure.error)) for failure in reply.failures)
+    return WarmProgress(
+        before.objects_total + reply.objects_total,
+        before.objects_done + reply.objects_done,
+        before.bytes_total + reply.bytes_total,
+        before.bytes_done + reply.bytes_done,
+        before.objects_failed + reply.objects_failed,
+        (*last.failures, *failures)[:100],
+        reply.listing_done,
+    )
