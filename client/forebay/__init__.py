@@ -1,9 +1,9 @@
 """Forebay's client: cached reads of Ceph/S3 at the speed of local files.
 
-    import forebay
+import forebay
 
-    with forebay.Client(path_mapping={"data/coco": "s3://bucket/coco"}) as client:
-        image = client.get("data/coco/train/1.jpg")
+with forebay.Client(path_mapping={"data/coco": "s3://bucket/coco"}) as client:
+    image = client.get("data/coco/train/1.jpg")
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from forebay._errors import (
     OriginUnavailableError,
     StaleFileError,
 )
-from forebay._values import Evicted, Stat, Stats, WarmProgress
+from forebay._values import CheckReport, Evicted, Problem, Stat, Stats, WarmProgress
 from forebay._version import __version__
 
 __all__ = [
     "AccessDeniedError",
     "CacheFullError",
+    "CheckReport",
     "Client",
     "DaemonUnavailableError",
     "DeadlineExceededError",
@@ -34,8 +35,9 @@ __all__ = [
     "InvalidPathError",
     "ObjectNotFoundError",
     "OriginUnavailableError",
-    "Stat",
+    "Problem",
     "StaleFileError",
+    "Stat",
     "Stats",
     "WarmProgress",
     "__version__",

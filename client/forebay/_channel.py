@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from forebay._errors import DaemonUnavailableError, ForebayError, from_grpc
+from forebay._errors import DaemonUnavailableError, ForebayError, from_call
 from forebay_protos import cache_pb2_grpc
 
 if TYPE_CHECKING:
@@ -65,13 +65,19 @@ class Channel:
         raise AssertionError  # the attempts end with an error
 
     def stream(
-        self, method: str, make_request: Callable[[], Any], timeout_s: float
+        self,
+        method: str,
+        make_request: Callable[[], Any],
+        timeout_s: float,
+        *,
+        has_deadline: bool = True,
     ) -> Iterator[Any]:
         """Yield the replies of a streaming call; one that is cut is made again.
 
-        *make_request* is called for each try, so that it can leave out what was received.
+        *make_request* is called for each try, so that it can leave out what was received. Without
+        a deadline, *timeout_s* is how long to wait for a daemon that is down.
         """
-        for attempt in self._attempts(timeout_s):
+        for attempt in self._attempts(timeout_s, has_deadline=has_deadline):
             call = None
             try:
                 with attempt:
@@ -93,8 +99,10 @@ class Channel:
             return getattr(self.stub(), method)(request, timeout=timeout_s)
         return None
 
-    def _attempts(self, timeout_s: float, *, wait: bool = True) -> Iterator[_Attempt]:
-        state = _Attempt(self.address, timeout_s, wait=wait)
+    def _attempts(
+        self, timeout_s: float, *, wait: bool = True, has_deadline: bool = True
+    ) -> Iterator[_Attempt]:
+        state = _Attempt(self.address, timeout_s, wait=wait, has_deadline=has_deadline)
         while True:
             yield state
             state.pause()
@@ -122,19 +130,23 @@ class Channel:
 class _Attempt:
     """The tries of one call: swallows what is worth another try, raises what is not."""
 
-    def __init__(self, address: str, timeout_s: float, *, wait: bool) -> None:
+    def __init__(self, address: str, timeout_s: float, *, wait: bool, has_deadline: bool) -> None:
         self._address = address
         self._timeout_s = timeout_s
         self._wait = wait
+        self._has_deadline = has_deadline
         self._deadline = time.monotonic() + timeout_s
         self._pause_s = _FIRST_PAUSE_S
         self._broken = 0
 
     @property
-    def left_s(self) -> float:
-        return max(0.001, self._deadline - time.monotonic())
+    def left_s(self) -> float | None:
+        """What the next try may take."""
+        return max(0.001, self._deadline - time.monotonic()) if self._has_deadline else None
 
     def progress(self) -> None:
+        if not self._has_deadline:
+            self._deadline = time.monotonic() + self._timeout_s
         self._pause_s = _FIRST_PAUSE_S
         self._broken = 0
 
@@ -146,10 +158,9 @@ class _Attempt:
             return True  # a fork came between stub() and the call
         if not isinstance(error, grpc.RpcError):
             return False
-        meant = from_grpc(error)
+        meant = from_call(error)
         if meant is not None:
             raise meant from error
-        assert isinstance(error, grpc.Call)  # noqa: S101  # every error of a call is one
         if error.code() in _CUT:
             if not self._wait or time.monotonic() + self._pause_s >= self._deadline:
                 raise DaemonUnavailableError(
@@ -159,11 +170,13 @@ class _Attempt:
             return True
         self._broken += 1
         if self._broken >= _BROKEN_TRIES:
-            raise ForebayError(f"the call failed: {error.code().name}: {error.details()}") from error
+            raise ForebayError(
+                f"the call failed: {error.code().name}: {error.details()}"
+            ) from error
         return True
 
     def pause(self) -> None:
-        time.sleep(min(self._pause_s, self.left_s))
+        time.sleep(self._pause_s)
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forebay._errors import InvalidPathError, ObjectNotFoundError, from_reply
+from forebay._errors import InvalidPathError, ObjectNotFoundError
 from forebay._file import open_object
 from forebay._hits import Hits, lend
 from forebay._local import downloaded, leased
 from forebay._misses import Misses
 from forebay._node import Node, node_at
 from forebay._paths import as_text, check_mapping, parse_mapping
-from forebay._values import Evicted, Stat, Stats, WarmProgress
+from forebay._values import CheckReport, Evicted, Problem, Stat, Stats, WarmProgress
+from forebay_protos import addresses
 from forebay_protos import cache_pb2 as pb
-from forebay_protos import places
 
 if TYPE_CHECKING:
     import io
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from forebay._paths import StrPath
+    from forebay._paths import StrPath, Tier
 
 Result = TypeVar("Result")
-Tiers = tuple[tuple[tuple[str, str], ...], ...]
 
 _WARM_URIS_A_CALL = 50_000
 
-_readers: dict[tuple[Node, Tiers], tuple[Hits, Misses]] = {}
+_readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
 
 
 class Client:
@@ -60,17 +60,11 @@ class Client:
             timeout_s: how long a miss may take, a daemon that is down included; for each 64 MiB of
                 a larger one. Hits never wait.
         """
-        self._arguments = (address, dict(path_mapping) if path_mapping else None, timeout_s)
-        if path_mapping is not None:
-            own = check_mapping(path_mapping)
-            self._arguments = (address, dict(path_mapping), timeout_s)
-        else:
-            own = ()
+        own = () if path_mapping is None else check_mapping(path_mapping)
+        self._arguments = address, None if path_mapping is None else dict(path_mapping), timeout_s
+        self._is_open = True
         told = address or os.environ.get("FOREBAY_ADDRESS")
-        try:
-            checked = places.check_address(told) if told else places.default_address()
-        except ValueError as error:
-            raise InvalidPathError(str(error)) from error
+        checked = _checked_address(told) if told else addresses.default_address()
         text = os.environ.get("FOREBAY_PATH_MAPPING")
         tiers = (own, check_mapping(parse_mapping(text)) if text else ())
         self._timeout_s = timeout_s
@@ -124,7 +118,7 @@ class Client:
 
         The file is one version of the object; StaleFileError is raised if that cannot be kept.
         """
-        if mode not in ("rb", "br"):
+        if mode != "rb":
             raise ValueError(f"mode {mode!r}: objects can be opened with 'rb' only")
         return open_object(self._node, self._hits, self._misses, as_text(path), self._timeout_s)
 
@@ -142,9 +136,7 @@ class Client:
         def list_below(prefix: str) -> Iterator[str]:
             return (entry.uri for entry in self._list(prefix, recursive=True))
 
-        return downloaded(
-            self._node, self._hits, self._misses, uri, list_below, self._timeout_s
-        )
+        return downloaded(self._node, self._hits, self._misses, uri, list_below, self._timeout_s)
 
     # --- names -------------------------------------------------------------------------------
 
@@ -212,7 +204,10 @@ class Client:
         total = WarmProgress(0, 0, 0, 0, 0, (), is_listing_done=True)
         for request in requests:
             before = total
-            for reply in self._node.channel.stream("Warm", lambda: request, None):  # noqa: B023
+            stream = self._node.channel.stream(
+                "Warm", partial(_same, request), self._timeout_s, has_deadline=False
+            )
+            for reply in stream:
                 total = _sum(before, total, reply)
                 if progress is not None:
                     progress(total)
@@ -238,7 +233,15 @@ class Client:
         return self._pin(prefix, pinned=False)
 
     def _pin(self, prefix: StrPath, *, pinned: bool) -> int:
-        return int(self._call("Pin", pb.PinRequest(prefix=self._uri(prefix), pinned=pinned)).objects)
+        return int(
+            self._call("Pin", pb.PinRequest(prefix=self._uri(prefix), pinned=pinned)).objects
+        )
+
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """Have the daemon compare its catalogue, table, files and totals."""
+        reply = self._call("Check", pb.CheckRequest(repair=repair))
+        problems = tuple(Problem(problem.what, problem.repaired) for problem in reply.problems)
+        return CheckReport(problems, reply.objects, reply.bytes)
 
     def stats(self) -> Stats:
         """Return the daemon's statistics."""
@@ -251,7 +254,9 @@ class Client:
 
         A closed client that is used again opens what it needs.
         """
-        self._node.close()
+        if self._is_open:
+            self._is_open = False
+            self._node.close()
 
     def __enter__(self) -> Self:
         return self
@@ -282,13 +287,38 @@ class Client:
 
     def _list(self, uri: str, *, recursive: bool) -> Iterator[pb.StatReply]:
         request = pb.ListRequest(uri=uri, recursive=recursive)
-        for reply in self._node.channel.stream("List", lambda: request, None):
-            yield from reply.entries
+        yielded = skipped = 0
+
+        def start_over() -> pb.ListRequest:
+            nonlocal skipped
+            skipped = yielded  # listings come in the same order
+            return request
+
+        stream = self._node.channel.stream("List", start_over, self._timeout_s, has_deadline=False)
+        for reply in stream:
+            for entry in reply.entries:
+                if skipped:
+                    skipped -= 1
+                else:
+                    yielded += 1
+                    yield entry
+
+
+def _same(request: pb.WarmRequest) -> pb.WarmRequest:
+    return request
+
+
+def _checked_address(address: str) -> str:
+    try:
+        path = addresses.socket_path(address)
+    except ValueError as error:
+        raise InvalidPathError(str(error)) from error
+    return address if path is None else f"unix:{path}"
 
 
 def _sum(before: WarmProgress, last: WarmProgress, reply: pb.WarmReply) -> WarmProgress:
     """Return the progress after a reply, *before* being that of the finished calls."""
-    failures = tuple((failure.uri, from_reply(failure.error)) for failure in reply.failures)
+    failures = tuple((failure.uri, failure.error.message) for failure in reply.failures)
     return WarmProgress(
         before.objects_total + reply.objects_total,
         before.objects_done + reply.objects_done,

@@ -1,14 +1,16 @@
-"""Every error that the client raises, and the one place where gRPC's are translated.
+"""Everything that a client raises of its own, and the one place where gRPC's errors become these.
 
     ForebayError
-    |-- InvalidPathError(ValueError)             the path cannot be served as written
-    |-- ObjectNotFoundError(FileNotFoundError)   no such object, prefix or bucket
-    |-- AccessDeniedError(PermissionError)       the origin refused
-    |-- OriginUnavailableError(OSError, EIO)     the origin did not answer rightly
-    |-- StaleFileError(OSError, ESTALE)          the object changed under an open file
-    |-- CacheFullError(OSError, ENOSPC)          no space can be made
-    |-- DaemonUnavailableError(ConnectionError)  no daemon answers
-    `-- DeadlineExceededError(TimeoutError)      a call took longer than timeout_s
+    |-- InvalidPathError(ValueError)               the path cannot be served as written
+    |-- ObjectNotFoundError(FileNotFoundError)     no such object, prefix or bucket
+    |-- AccessDeniedError(PermissionError)         the origin refused the credentials or the request
+    |-- OriginUnavailableError(OSError, EIO)       the origin did not answer rightly
+    |-- StaleFileError(OSError, ESTALE)            the object changed while it was being read
+    |-- CacheFullError(OSError, ENOSPC)            what has to be in the cache does not fit
+    |-- DaemonUnavailableError(ConnectionError)    no daemon answers
+    `-- DeadlineExceededError(TimeoutError)        the daemon did not finish in time
+
+A plain ForebayError is a fault of the daemon. Arguments of a wrong kind raise what Python raises.
 """
 
 from __future__ import annotations
@@ -21,24 +23,26 @@ import grpc
 from forebay_protos import cache_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
+
+_TRAILER = "forebay-error"
 
 
 class ForebayError(Exception):
-    """Base of all."""
+    """Base of all errors of this package."""
 
 
 class InvalidPathError(ForebayError, ValueError):
-    """The path cannot be served as written; the text says what to write."""
+    """The path cannot be served as written; the text says what to write instead."""
 
 
 class _OSError(ForebayError, OSError):
-    """An error that code written for files knows by its errno."""
+    """An error that code written for files knows by its class or its errno."""
 
-    code = errno.EIO
+    _number = errno.EIO
 
     def __init__(self, message: str) -> None:
-        super().__init__(self.code, message)
+        super().__init__(self._number, message)
 
     def __str__(self) -> str:
         return str(self.args[1])
@@ -50,66 +54,77 @@ class _OSError(ForebayError, OSError):
 class ObjectNotFoundError(_OSError, FileNotFoundError):
     """There is no such object, prefix or bucket."""
 
-    code = errno.ENOENT
+    _number = errno.ENOENT
 
 
 class AccessDeniedError(_OSError, PermissionError):
-    """The origin refused the daemon's credentials, or the request."""
+    """The origin refused the daemon's credentials or the request."""
 
-    code = errno.EACCES
+    _number = errno.EACCES
 
 
 class OriginUnavailableError(_OSError):
-    """The origin did not answer rightly, after all retries of the daemon."""
+    """The origin did not answer rightly, after all of the daemon's retries."""
 
-    code = errno.EIO
+    _number = errno.EIO
 
 
 class StaleFileError(_OSError):
-    """The object is no longer the version that was opened."""
+    """The object was replaced while it was read; open it again to read the new version."""
 
-    code = errno.ESTALE
+    _number = errno.ESTALE
 
 
 class CacheFullError(_OSError):
-    """No space can be made for what must be on the local disk."""
+    """What was asked for has to lie in the cache and does not fit."""
 
-    code = errno.ENOSPC
+    _number = errno.ENOSPC
 
 
 class DaemonUnavailableError(_OSError, ConnectionError):
-    """No daemon answers; the text says how to start one."""
+    """No daemon answers at the address; the text says how to start one."""
 
-    code = errno.ECONNREFUSED
+    _number = errno.ECONNREFUSED
 
 
 class DeadlineExceededError(_OSError, TimeoutError):
-    """A call took longer than the client's timeout_s."""
+    """The daemon did not finish in time."""
 
-    code = errno.ETIMEDOUT
+    _number = errno.ETIMEDOUT
 
 
-_BY_KIND: Mapping[int, type[ForebayError]] = {
-    pb.OBJECT_NOT_FOUND: ObjectNotFoundError,
-    pb.ACCESS_DENIED: AccessDeniedError,
-    pb.INVALID_PATH: InvalidPathError,
-    pb.ORIGIN_UNAVAILABLE: OriginUnavailableError,
-    pb.VERSION_CHANGED: StaleFileError,
-    pb.CACHE_FULL: CacheFullError,
+_BY_KIND: dict[str, Callable[[str], ForebayError]] = {
+    "OBJECT_NOT_FOUND": ObjectNotFoundError,
+    "ACCESS_DENIED": AccessDeniedError,
+    "INVALID_PATH": InvalidPathError,
+    "ORIGIN_UNAVAILABLE": OriginUnavailableError,
+    "VERSION_CHANGED": StaleFileError,
+    "CACHE_FULL": CacheFullError,
 }
 
 
-def from_message(error: pb.Error) -> ForebayError:
-    """Return the exception for an error inside a reply."""
-    return _BY_KIND.get(error.kind, ForebayError)(error.message)
+def from_reply(error: pb.Error) -> ForebayError:
+    """Return the error that an entry of a reply carries."""
+    return _from_kind(pb.ErrorKind.Name(error.kind), error.message)
 
 
-def from_rpc(error: grpc.RpcError) -> ForebayError:
-    """Return the exception for a failed call (never for one that may be repeated)."""
-    trailers = {str(key): value for key, value in error.trailing_metadata() or ()}
-    kind = trailers.get("forebay-error")
-    if kind is not None:
-        return from_message(pb.Error(kind=str(kind), message=error.details()))
+def from_call(error: grpc.RpcError) -> ForebayError | None:
+    """Return what the daemon means by a failed call, None if it was not the daemon that spoke.
+
+    None leaves it to the caller to try again: the daemon is down, or the call was cut.
+    """
+    message = error.details() or error.code().name
+    for key, value in error.trailing_metadata() or ():
+        if key == _TRAILER:
+            return _from_kind(str(value), message)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceededError("the daemon did not answer within the client's timeout_s")
-    return ForebayError(f"the daemon answered {error.code().name}: {error.details()}")
+        return DeadlineExceededError(
+            f"the daemon did not finish in time ({message}): a longer timeout_s gives it more"
+        )
+    if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return ForebayError(f"the daemon refused the call: {message}")
+    return None
+
+
+def _from_kind(name: str, message: str) -> ForebayError:
+    return _BY_KIND.get(name, ForebayError)(message)

@@ -1,9 +1,9 @@
 """Open files: seekable, one version from the first byte to the last.
 
-A small object is read at once. Of a large one the blob in the cache folder is read in place; what is
-missing is filled, for a sequential reader ahead of it. If the object leaves the cache meanwhile, the
-same version is filled again; if there is no such version any more, reading raises StaleFileError.
-What cannot be cached is streamed by the daemon.
+A small object is read at once. Of a large one the blob in the cache folder is read in place; what
+is missing is filled, for a sequential reader ahead of it. If the object leaves the cache meanwhile,
+the same version is filled again; if there is no such version any more, reading raises
+StaleFileError. What cannot be cached is streamed by the daemon.
 """
 
 from __future__ import annotations

@@ -42,8 +42,10 @@ class Folder:
         epoch = self.attachment.epoch
         self.table = self._map_table(layout.table_name(epoch))
         header = unpack_header(self.table[:HEADER_SIZE])
-        if header.cache_id.hex() != self.attachment.cache_id or header.epoch != epoch or (
-            len(self.table) != HEADER_SIZE + header.slots * RECORD_SIZE
+        if (
+            header.cache_id.hex() != self.attachment.cache_id
+            or header.epoch != epoch
+            or (len(self.table) != HEADER_SIZE + header.slots * RECORD_SIZE)
         ):
             raise ValueError(f"{path}: table and {layout.ATTACH} do not belong together")
         self.bucket_mask = header.slots // BUCKET_RECORDS - 1

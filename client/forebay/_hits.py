@@ -1,11 +1,11 @@
 """Hits: bytes out of the shared cache folder, with no message to the daemon.
 
-The rules are in ``forebay_protos.table``: take the record, copy the bytes, take the record again. What
-cannot be served like this is None here, and ``_misses`` asks the daemon.
+The rules are in ``forebay_protos.table``: take the record, copy the bytes, take the record again.
+What cannot be served like this is None here, and ``_misses`` asks the daemon.
 
-Cold pages are read with ``pread``, which lets other threads run; a page fault in a mapping holds the
-GIL, reads ahead too much, and an I/O error in it kills the process. Pages that somebody touched in
-the last minute are taken to be in memory, others are probed (1 us).
+Cold pages are read with ``pread``, which lets other threads run; a page fault in a mapping holds
+the GIL, reads ahead too much, and an I/O error in it kills the process. Pages that somebody touched
+in the last minute are taken to be in memory, others are probed (1 us).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zlib import crc32
 
 from forebay._counters import HIT_BYTES, HITS, RETRIES, TABLE_MISSES
 from forebay._folder import LEASE_NS
-from forebay._paths import Paths, StrPath, as_text, check_mapping
+from forebay._paths import Paths, StrPath, Tier, as_text, check_mapping
 from forebay_protos import layout, uris
 from forebay_protos.table import (
     ALIGNMENT,
@@ -76,7 +76,17 @@ class Found(NamedTuple):
 class View:
     """A folder as the paths of some Clients see it, and what was found in it lately."""
 
-    __slots__ = ("_folders", "_keys", "_paths", "counters", "folder", "old", "recency", "table", "young")
+    __slots__ = (
+        "_folders",
+        "_keys",
+        "_paths",
+        "counters",
+        "folder",
+        "old",
+        "recency",
+        "table",
+        "young",
+    )
 
     def __init__(self, folder: Folder, paths: Paths) -> None:
         self.folder = folder
@@ -118,9 +128,7 @@ class View:
             return  # a name in this folder may be another origin's
         if len(self._folders) >= _MEMO_FOLDERS:
             self._folders = {}
-        self._folders[head] = blake2b(
-            uri.encode("utf-8", "surrogatepass"), digest_size=16, key=key
-        )
+        self._folders[head] = blake2b(uri.encode("utf-8", "surrogatepass"), digest_size=16, key=key)
 
     def find(self, path: str) -> Found | None:
         """Look into the table."""
@@ -167,7 +175,7 @@ class View:
 
     @staticmethod
     def is_same(one: Found, other: Found) -> bool:
-        """Tell whether two records are of the same generation: the same bytes, perhaps more of them."""
+        """Tell whether two records are of one generation: the same bytes, perhaps more."""
         return one.record[:IDENTITY_SIZE] == other.record[:IDENTITY_SIZE]
 
     def has(self, found: Found, start: int, end: int) -> bool:
@@ -222,7 +230,7 @@ def is_resident(file: OpenFile, offset: int) -> bool:
 class Hits:
     """Reads through the shared folder for all Clients with the same path mappings. Thread-safe."""
 
-    def __init__(self, node: Node, tiers: tuple[tuple[tuple[str, str], ...], ...]) -> None:
+    def __init__(self, node: Node, tiers: tuple[Tier, ...]) -> None:
         self._node = node
         self._tiers = tiers
         self._view: View | None = None  # as long as there is no folder
@@ -333,10 +341,8 @@ class Hits:
             view.counters.row[TABLE_MISSES] += 1
 
     @staticmethod
-    def _copy(
-        view: View, found: Found, low: int, high: int, is_first_touch: bool
-    ) -> bytes | None:
-        """Return bytes of the object, None if they cannot be read; compare the record afterwards."""
+    def _copy(view: View, found: Found, low: int, high: int, is_first_touch: bool) -> bytes | None:
+        """Return bytes, or None if they cannot be read; the record is to be compared then."""
         mapping, first = found.mapping, found.first
         try:
             if (
@@ -426,4 +432,3 @@ def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
                 "bytes(view))"
             ) from None
     return result
-

@@ -1,4 +1,4 @@
-"""Real local files of cached objects, for what can only open a path: lmdb.open, mmap, C++ readers."""
+"""Real local files of cached objects, for what can only open a path: lmdb.open, mmap, C++."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def leased(node: Node, folder: Folder, uri: str, timeout_s: float) -> Iterator[s
     """Hold a lease on an object's file, or on the folder of a prefix, in the cache folder."""
     # It fills with progress and no deadline, where Lease alone would have one for everything.
     warm = pb.WarmRequest(prefix=uri)
-    for _ in node.channel.stream("Warm", lambda: warm, None):
+    for _ in node.channel.stream("Warm", lambda: warm, timeout_s, has_deadline=False):
         pass
     reply = node.channel.call("Lease", pb.LeaseRequest(uri=uri), timeout_s)
     lock = os.open(f"{folder.path}/{reply.lease}/{layout.LOCK}", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,8 +1,8 @@
 """Misses: the daemon is asked to bring bytes into the folder, or to send them.
 
 A client that shares the folder has them filled and then takes them from there; another gets small
-objects in the reply and large ones as a stream. Filling may be asked for twice, so what a restart of
-the daemon cuts is asked for again.
+objects in the reply and large ones as a stream. Filling may be asked for twice, so what a restart
+of the daemon cuts is asked for again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from forebay._hits import Hits
     from forebay._node import Node
-    from forebay._paths import StrPath
+    from forebay._paths import StrPath, Tier
     from forebay_protos.layout import Attachment
 
 FIRST_BYTES = 8 << 20  # asked for first of an object of unknown size: all of nearly every object
@@ -33,9 +33,7 @@ _MOST_UINT64 = 2**64 - 1
 class Misses:
     """Brings what is not there, for all Clients with the same path mappings. Thread-safe."""
 
-    def __init__(
-        self, node: Node, hits: Hits, tiers: tuple[tuple[tuple[str, str], ...], ...]
-    ) -> None:
+    def __init__(self, node: Node, hits: Hits, tiers: tuple[Tier, ...]) -> None:
         self._node = node
         self._hits = hits
         self._tiers = tiers
@@ -55,9 +53,7 @@ class Misses:
 
     # --- one object --------------------------------------------------------------------------
 
-    def get(
-        self, path: StrPath, start: int | None, end: int | None, timeout_s: float
-    ) -> bytes:
+    def get(self, path: StrPath, start: int | None, end: int | None, timeout_s: float) -> bytes:
         """Return the bytes of an object that is not a hit, sliced as Python slices."""
         start = None if start is None else operator.index(start)
         end = None if end is None else operator.index(end)
@@ -245,7 +241,7 @@ class Misses:
         for index in again:
             try:
                 results[index] = self.get(paths[index], None, None, timeout_s)
-            except ForebayError as error:
+            except ForebayError as error:  # noqa: PERF203  # each for itself
                 errors[index] = error
 
 

@@ -19,8 +19,8 @@ from forebay._channel import Channel
 from forebay._errors import DaemonUnavailableError, DeadlineExceededError, ForebayError
 from forebay._folder import Folder
 from forebay._version import __version__
+from forebay_protos import addresses, layout
 from forebay_protos import cache_pb2 as pb
-from forebay_protos import layout, places
 
 if TYPE_CHECKING:
     from forebay._counters import Counters
@@ -49,10 +49,11 @@ class Node:
         self._cache_dir = cache_dir  # told by the user, wins over what the daemon says
         self._known_dir = cache_dir or (
             # Only there: another daemon's folder may hold another cluster's bytes for the same URI.
-            str(places.default_cache_dir()) if address == places.default_address() else None
+            str(addresses.default_cache_dir()) if address == addresses.default_address() else None
         )
         self._lock = threading.Lock()  # held while attaching; no other lock is taken inside
         self._ask_again_ns = 0
+        self.users = 0  # Clients that are not closed
         self.state = State()
         _nodes_alive.add(self)
 
@@ -110,8 +111,10 @@ class Node:
         cache_id = reply.cache_id.hex()
         self._known_dir = self._cache_dir or reply.cache_dir
         folder = self.state.folder
-        if folder is None or folder.path != self._known_dir or (
-            folder.attachment.cache_id != cache_id or not folder.is_current(time.time_ns())
+        if (
+            folder is None
+            or folder.path != self._known_dir
+            or (folder.attachment.cache_id != cache_id or not folder.is_current(time.time_ns()))
         ):
             folder = self._open(self._known_dir, folder.counters if folder else None)
         if folder is not None and folder.attachment.cache_id != cache_id:
@@ -138,7 +141,7 @@ class Node:
         for _ in range(3):  # a table that grows between two of the files is another try
             try:
                 return Folder(path, counters)
-            except FileNotFoundError:
+            except FileNotFoundError:  # noqa: PERF203
                 continue
             except (OSError, ValueError) as error:
                 log.info("cannot share the cache folder", extra={"reason": str(error)})
@@ -146,8 +149,11 @@ class Node:
         return None
 
     def close(self) -> None:
-        """Close the channel and give the row of counters back."""
+        """Leave; the last user closes the channel and gives the row of counters back."""
         with self._lock:
+            self.users -= 1
+            if self.users > 0:
+                return
             folder, self.state = self.state.folder, State()
             if folder is not None:
                 folder.counters.close()
@@ -165,16 +171,17 @@ _nodes_alive: weakref.WeakSet[Node] = weakref.WeakSet()
 
 
 def node_at(address: str, cache_dir: str | None) -> Node:
-    """Return this process's Node of an address."""
+    """Return this process's Node of an address, with one user more: call ``close`` once."""
     with _nodes_lock:
         node = _nodes.get((address, cache_dir))
         if node is None:
             node = _nodes[address, cache_dir] = Node(address, cache_dir)
+        node.users += 1
         return node
 
 
 def _after_fork_in_child() -> None:
-    global _nodes_lock  # noqa: PLW0603
+    global _nodes_lock
     _nodes_lock = threading.Lock()
     for node in _nodes_alive:
         node.after_fork_in_child()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from forebay._errors import ForebayError
     from forebay_protos import cache_pb2 as pb
 
 
@@ -45,8 +44,25 @@ class WarmProgress:
     bytes_total: int
     bytes_done: int
     objects_failed: int
-    failures: tuple[tuple[str, ForebayError], ...]  # (URI, error), the first hundred
+    failures: tuple[tuple[str, str], ...]  # (URI, what is wrong), the first hundred
     is_listing_done: bool  # the totals are final
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that a check found."""
+
+    what: str
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found, and what the cache then holds."""
+
+    problems: tuple[Problem, ...]
+    objects: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

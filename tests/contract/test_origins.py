@@ -14,6 +14,7 @@ import pytest
 from contract.origin_contract import ODD_KEYS, OriginContract, Place
 from forebayd.config import OriginConfig
 from forebayd.errors import InvalidPathError
+from forebayd.origin.build import fallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,3 +105,12 @@ class TestHttp(OriginContract):
 
             assert place.get("odd/" + quote(key)) == key.encode()
         assert len(place.names("odd", recursive=True)) == len(ODD_KEYS)
+
+
+def test_scheme_that_nobody_configured_is_served_by_fsspec() -> None:
+    assert fallback("memory://top/k") == OriginConfig("memory://", driver="fsspec")
+
+
+def test_scheme_that_nobody_knows_is_named() -> None:
+    with pytest.raises(InvalidPathError, match="'nonsense'"):
+        fallback("nonsense://top/k")

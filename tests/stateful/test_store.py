@@ -150,6 +150,27 @@ class StoreMachine(RuleBasedStateMachine):
         if entry is not None:
             self.store.remove([entry])
 
+    @rule(number=KEYS)
+    def relocate(self, number: int) -> None:
+        async def work() -> None:
+            entry = self.store.get(self.key(number))
+            if entry is None or not entry.is_packed:
+                return
+            assert entry in self.store.packed_in(entry.place >> 32)
+            if not self.evictor.make_room(entry.charge_bytes):
+                return
+            now = self.store.get(entry.fingerprint)
+            if now is None:
+                return
+            self.store.space.reserve(entry.charge_bytes)
+            self.store.relocate(entry)
+            moved = self.store.get(entry.fingerprint)
+            assert moved is not None
+            assert moved.place != entry.place
+            self.contents[moved.generation] = self.contents[entry.generation]
+
+        self.run(work())
+
     @rule(folder=st.integers(0, 2), pinned=st.booleans())
     def pin(self, folder: int, pinned: bool) -> None:
         self.store.set_pinned(list(self.store.catalogue.below(f"s3://b/{folder}/")), pinned)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20  # of a stream: below gRPC's message limit, large enough for 1 GB/s
+_RELOCATED_AT_ONCE = 64  # packed objects, every few seconds
 _SLICE_ENTRIES = 500  # of a long scan between two turns of the event loop
 _META_SHARE = 256
 _LEAST_META_BYTES, _MOST_META_BYTES = 1 << 20, 64 << 20
@@ -101,9 +102,23 @@ class Cache:
                 self.store.measure_overhead()
                 self.evictor.make_room(0)
                 self.leases.sweep()
+                self._compact()
                 self.store.catalogue.commit(meta={"statistics": self.statistics.totals_to_carry()})
             except Exception:
                 log.exception("housekeeping failed")
+
+    def _compact(self) -> None:
+        """Move the last objects out of an almost empty segment, a little at a time."""
+        segment = self.store.segments.emptiest()
+        if segment is None:
+            return
+        for entry in self.store.packed_in(segment)[:_RELOCATED_AT_ONCE]:
+            if not self.evictor.make_room(entry.charge_bytes):
+                return
+            now = self.store.get(entry.fingerprint)
+            if now is not None and now.generation == entry.generation:
+                self.store.space.reserve(entry.charge_bytes)
+                self.store.relocate(entry)
 
     async def stop(self) -> None:
         """Finish what runs, bring everything to the disk and give the folder back."""

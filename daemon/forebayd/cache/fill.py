@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forebay_protos.table import BLOB, PACKED, PINNED
+from forebay_protos.table import BLOB, PACKED, PINNED, packed_place
 from forebayd.cache import freshness
 from forebayd.cache.flight import Flights
 from forebayd.errors import ObjectNotFoundError, VersionChangedError
@@ -223,7 +223,7 @@ class Filler:
             return self._broken(body.info, error)
         entry = dataclasses.replace(
             self._new_entry(target, body.info, PACKED, asked_at_ns),
-            place=segment << 32 | offset // disk.BLOCK,
+            place=packed_place(segment, offset),
             present=1,
             charge_bytes=charge,
         )

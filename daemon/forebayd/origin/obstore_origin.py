@@ -7,6 +7,7 @@ characters) and listings, in which it drops the "/" at the end of a key, go thro
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ class ObstoreDriver:
         self._config = config
         self._stores: dict[str, S3Store] = {}
         self._keys: credentials.Keys | credentials.RefreshedKeys | None = None
+        self._opening = asyncio.Lock()  # guards _keys, and the making of _stores
         self._s3fs: S3fsDriver | None = None
 
     async def head(self, uri: str) -> ObjectInfo:
@@ -117,10 +119,13 @@ class ObstoreDriver:
         return self._s3fs
 
     async def _open(self, bucket: str) -> S3Store:
-        """Make the bucket's store, or return the one that another task made meanwhile."""
-        if self._keys is None and not self._config.credentials.anonymous:
-            self._keys = await credentials.find(self._config.credentials)
-        return self._stores.setdefault(bucket, self._make(bucket))
+        """Return the bucket's store, made now unless another task did it meanwhile."""
+        async with self._opening:
+            if self._keys is None and not self._config.credentials.anonymous:
+                self._keys = await credentials.find(self._config.credentials)
+            if bucket not in self._stores:
+                self._stores[bucket] = self._make(bucket)
+            return self._stores[bucket]
 
     def _make(self, bucket: str) -> S3Store:
         config = self._config

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OPEN_FILES = 64
+_SPARE_SEGMENTS, _FILES_FOR_ONE = 64, 4
 
 
 class Segments:
@@ -77,6 +78,18 @@ class Segments:
 
     def read(self, number: int, offset: int, length: int) -> bytes:
         return os.pread(self._fd(number), length, offset)
+
+    def emptiest(self) -> int | None:
+        """Return the closed segment with the fewest live bytes, if there are far too many files.
+
+        Holes give the space back, but every file costs a client a mapping, of which Linux gives a
+        process 65,530.
+        """
+        needed = sum(self.live_bytes.values()) // self.segment_bytes
+        closed = [number for number in self.live_bytes if number != self._current]
+        if len(closed) <= _SPARE_SEGMENTS + _FILES_FOR_ONE * needed:
+            return None
+        return min(closed, key=self.live_bytes.__getitem__)
 
     def free(self, number: int, offset: int, size_bytes: int) -> None:
         """Give an object's blocks back; the file goes with its last object."""

@@ -13,8 +13,10 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from forebay_protos import layout
-from forebay_protos.table import PINNED
+from forebay_protos.table import PACKED, PINNED, packed_place
 from forebayd.store import disk, recovery
 from forebayd.store.folder import write_atomically
 from forebayd.store.leases import Leases
@@ -228,13 +230,45 @@ class Store:
         )
         for entry in entries:
             if entry.is_packed:
-                offset = (entry.place & 0xFFFF_FFFF) * disk.BLOCK
-                self.segments.free(entry.place >> 32, offset, entry.size_bytes)
+                self._free_packed(entry)
             else:
                 self.blobs.remove(entry.generation, punch=self._may_punch(entry.generation))
         if blobs:
             self.catalogue.commit(settled=[entry.generation for entry in blobs])
         return freed - held
+
+    def relocate(self, entry: Entry) -> None:
+        """Move a packed object into the open segment, for which its size is reserved."""
+        data = self.read(entry, 0, entry.size_bytes)
+        found = self.table.find(entry.fingerprint)
+        if data is None or found is None:
+            self.space.release(entry.charge_bytes)
+            return
+        segment, offset = self.append(memoryview(data))
+        moved = dataclasses.replace(
+            entry,
+            generation=self.new_generation(),
+            place=packed_place(segment, offset),
+        )
+        validity = (found[1].stale_after_ns, found[1].refresh_after_s)
+        self.publish(moved, 0, validity, is_new=False)  # it goes on under its old charge
+        self.flush()
+        # No reader that looks now is sent to the old place; one that copies from it compares.
+        self._free_packed(entry)
+        self.space.release(entry.charge_bytes)
+
+    def packed_in(self, segment: int) -> list[Entry]:
+        """Return the objects of a segment."""
+        self.flush()
+        records = self.table.records
+        chosen = (records["generation"] != 0) & (records["flags"] & PACKED != 0)
+        slots = np.flatnonzero(chosen & (records["place"] >> 32 == segment))
+        keys = [value.tobytes() for value in records["fingerprint"][slots]]
+        return [entry for entry in self.catalogue.get_many(keys) if entry is not None]
+
+    def _free_packed(self, entry: Entry) -> None:
+        offset = (entry.place & 0xFFFF_FFFF) * disk.BLOCK
+        self.segments.free(entry.place >> 32, offset, entry.size_bytes)
 
     def _totals(self) -> dict[str, int]:
         return {
