@@ -9,16 +9,17 @@ VERSIONS := 3.10 3.11 3.12 3.13
 PYTEST := $(BIN)/python -m pytest
 # What every interpreter runs: no test of it needs minutes.
 QUICK_TESTS := tests/unit tests/format tests/e2e/test_smoke.py
+BENCHMARKS := $(filter-out %/common.py,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-interpreters stress check lint types imports bench protos clean ceph
+.PHONY: help demo test test-interpreters stress check lint types imports bench protos clean clean-results ceph
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(VENV)/.installed ## Forebay at work: origin, daemon, two epochs of a loader, statistics
 	@deploy/ceph/install.sh || true
-	@$(BIN)/python -m deploy.demo
+	@PYTHONPATH=tests $(BIN)/python -m deploy.demo
 
 test: $(VENV)/.installed ceph ## all tests but those of `make stress`, and the quick ones on each Python found
 	$(PYTEST) -m "not stress and not gpu"
@@ -50,7 +51,7 @@ imports: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed ceph ## every number that the documentation claims
-	$(BIN)/python -m benchmarks
+	@for script in $(BENCHMARKS); do echo "$$script:"; $(BIN)/python $$script || exit 1; done
 
 protos: .venv-protos/.installed ## the stubs, from cache.proto
 	.venv-protos/bin/python -m grpc_tools.protoc -I protos \
@@ -61,8 +62,11 @@ protos: .venv-protos/.installed ## the stubs, from cache.proto
 ceph:
 	@deploy/ceph/install.sh || true
 
-clean: ## remove environments, caches and results of tests
-	rm -rf .venv .venv-* .pytest_results .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+clean-results:
+	@rm -rf .pytest_results
+
+clean: clean-results ## remove environments, caches and results of tests
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	rm -rf .hypothesis .demo build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import common
 import obstore
 import s3fs
 from obstore.store import S3Store
 
-import common
 import forebay
 from support.ceph import Bucket, Ceph, running_ceph
 from support.daemon import DaemonProcess
@@ -45,12 +45,13 @@ def obstore_small(ceph: Ceph, bucket: str, keys: list[str]) -> None:
         store = make_store(ceph, bucket)
         slots = asyncio.Semaphore(IN_FLIGHT)
 
-        async def read(key: str) -> None:
+        async def read(key: str) -> obstore.Bytes:
             async with slots:
                 reply = await obstore.get_async(store, key)
-                assert len(await reply.bytes_async()) == SMALL_BYTES
+                return await reply.bytes_async()
 
-        await asyncio.gather(*(read(key) for key in keys))
+        found = await asyncio.gather(*(read(key) for key in keys))
+        assert all(len(data) == SMALL_BYTES for data in found)
 
     asyncio.run(read_all())
 
@@ -124,7 +125,7 @@ def main() -> None:
             address=f"unix:{folder}/d.sock",
             log_file=folder / "log",
             arguments=("--max-bytes", "4GiB"),
-            env=ceph.env(),
+            env={**ceph.env(), "FOREBAY_MAX_REQUESTS": str(IN_FLIGHT)},
         )
         daemon.start()
         stack.callback(daemon.stop)

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import common
+
 import forebay
 from forebay_protos import layout
 from forebay_protos.table import PACKED
@@ -144,7 +145,7 @@ def main() -> None:
             result[f"private_bytes_{size}"] = private_bytes(running[size][0].pid)
         clients = {size: forebay.Client(running[size][1]) for size in sizes}
         samples = {
-            size: [uri_of(n) for n in random.sample(range(size), min(size, SAMPLE))]  # noqa: S311
+            size: [uri_of(n) for n in random.sample(range(size), min(size, SAMPLE))]
             for size in sizes
         }
         samples[1000] *= SAMPLE // 1000

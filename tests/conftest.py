@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from support.daemon import DaemonProcess
     from support.proxy import FaultProxy
 
+_NO_CEPH = "Ceph is not installed"
+
 _numbers = itertools.count()
 
 
@@ -66,7 +68,8 @@ class _Summary:
         self._path = config.rootpath / str(config.getoption("--summary"))
         self._is_collecting_only = bool(config.getoption("--collect-only"))
         self._all: Counter[str] = Counter()
-        self._ceph: Counter[str] = Counter()
+        self._ceph_ran = 0
+        self._ceph_skipped = 0  # because there is no Ceph; other reasons do not count
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome: str = report.outcome
@@ -77,29 +80,27 @@ class _Summary:
                 outcome = "error"
         self._all[outcome] += 1
         if "s3" in report.keywords:
-            self._ceph[outcome] += 1
+            if outcome != "skipped":
+                self._ceph_ran += 1
+            elif isinstance(report.longrepr, tuple) and _NO_CEPH in report.longrepr[2]:
+                self._ceph_skipped += 1
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        skipped = self._ceph["skipped"]
-        ran = sum(self._ceph.values()) - skipped
-        line = f"Ceph tests: {ran} ran, {skipped} skipped"
-        if skipped:
-            from support.ceph import missing_binaries
-
-            missing = missing_binaries()
-            if missing:
-                line += f": not installed: {', '.join(missing)} (deploy/ceph/install.sh, as root)"
-        terminalreporter.write_line(line, yellow=bool(skipped), green=not skipped)
+        line = f"Ceph tests: {self._ceph_ran} ran"
+        if self._ceph_skipped:
+            line += (
+                f", {self._ceph_skipped} SKIPPED, since {_NO_CEPH}; as root: deploy/ceph/install.sh"
+            )
+        terminalreporter.write_line(line, yellow=bool(self._ceph_skipped))
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if self._is_collecting_only:
             return
-        skipped = self._ceph["skipped"]
         summary = {
             "python": platform.python_version(),
             "exit_status": int(exitstatus),
             "tests": dict(self._all),
-            "ceph": {"ran": sum(self._ceph.values()) - skipped, "skipped": skipped},
+            "ceph": {"ran": self._ceph_ran, "skipped": self._ceph_skipped},
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(summary, indent=2) + "\n")
@@ -115,7 +116,7 @@ def ceph() -> Iterator[Ceph]:
 
     missing = missing_binaries()
     if missing:
-        pytest.skip(f"Ceph is not installed: {', '.join(missing)}")
+        pytest.skip(f"{_NO_CEPH}: no {', '.join(missing)}")
     with running_ceph() as cluster:
         yield cluster
 
@@ -178,8 +179,8 @@ def short_dir() -> Iterator[Path]:
 def start_daemon(ceph: Ceph, tmp_path: Path, short_dir: Path) -> Iterator[StartDaemon]:
     """A function that starts a daemon in front of Ceph.
 
-    *endpoint_url* replaces Ceph's (a proxy's, say). *config* is the text of a TOML file. All further
-    settings are words of the configuration: ``start_daemon(block_bytes="64KiB", freshness="always")``.
+    *endpoint_url* replaces Ceph's (a proxy's, say). *config* is the text of a TOML file. All other
+    settings are words of the configuration: ``start_daemon(block_bytes="64KiB")``.
     """
     from support.daemon import DaemonProcess
 

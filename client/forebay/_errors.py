@@ -16,14 +16,14 @@ A plain ForebayError is a fault of the daemon. Arguments of a wrong kind raise w
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 
 from forebay_protos import cache_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _TRAILER = "forebay-error"
 
@@ -114,9 +114,10 @@ def from_call(error: grpc.RpcError) -> ForebayError | None:
     None leaves it to the caller to try again: the daemon is down, or the call was cut.
     """
     message = error.details() or error.code().name
-    for key, value in error.trailing_metadata() or ():
+    trailers = cast("Iterable[tuple[str, str]]", error.trailing_metadata() or ())
+    for key, value in trailers:
         if key == _TRAILER:
-            return _from_kind(str(value), message)
+            return _from_kind(value, message)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError(
             f"the daemon did not finish in time ({message}): a longer timeout_s gives it more"

@@ -40,8 +40,8 @@ def open_object(
 ) -> io.BufferedReader:
     """Open an object for reading. Raises ObjectNotFoundError."""
     size, version, is_filled = 0, "", False
-    view, found, _ = hits.find(path)
-    if found is None:
+    place = hits.find(path)
+    if place is None:
         uri = misses.uri(path, timeout_s)
         is_remote = node.folder() is None
         filled = misses.fill(uri, 0, FIRST_BYTES, "", timeout_s, inline=is_remote)
@@ -50,25 +50,26 @@ def open_object(
         size, version = filled.size_bytes, filled.version
         if filled.WhichOneof("outcome") == "placed":
             is_filled = True
-            view, found, _ = hits.find(path, is_filled=True)
-    if view is not None and found is not None:
+            place = hits.find(path, is_filled=True)
+    if place is not None:
+        view, found = place
         if found.mapping is not None:
             data = hits.look(path, None, None, is_filled=is_filled)
             return _in_memory(misses.get(path, None, None, timeout_s) if data is None else data)
         if is_filled:
             # The record may be of a later version than the reply: the file begins without it.
-            found = None
+            place = None
         else:
             size = found.last
             version = _version_of(node, misses.uri(path, timeout_s), view, found)
     raw = _ObjectFile(node, hits, misses, path, size, version, timeout_s)
-    if view is not None and found is not None:
-        raw.adopt(view, found)
+    if place is not None:
+        raw.adopt(*place)
     return io.BufferedReader(raw, _BUFFER_BYTES)
 
 
 def _in_memory(data: bytes) -> io.BufferedReader:
-    return io.BufferedReader(io.BytesIO(data), _BUFFER_BYTES)  # type: ignore[arg-type]
+    return io.BufferedReader(io.BytesIO(data), _BUFFER_BYTES)
 
 
 def _version_of(node: Node, uri: str, view: View, found: Found) -> str:
@@ -161,7 +162,7 @@ class _ObjectFile(io.RawIOBase):
         target = target[:length]
         while (place := self._secure(low, low + length)) is not None:
             view, found = place
-            file, _ = view.file(found)
+            file = view.file(found)
             if os.preadv(file.fd, [target], low) == length and view.is_unchanged(found):
                 break
             self._place = None
@@ -177,7 +178,7 @@ class _ObjectFile(io.RawIOBase):
         data = b""
         while low < high and (place := self._secure(low, high)) is not None:
             view, found = place
-            file, _ = view.file(found)
+            file = view.file(found)
             data = read_file(file, low, high - low)
             if len(data) == high - low and view.is_unchanged(found):
                 break
@@ -220,12 +221,12 @@ class _ObjectFile(io.RawIOBase):
                     "it was opened: open it again"
                 )
             # A record that is the same before and after the daemon speaks of a version is of it.
-            view, found, _ = self._hits.find(self._path, is_filled=True)
+            before = self._hits.find(self._path, is_filled=True)
             filled = self._misses.fill(self._uri, low, high, self._version, self._timeout_s)
             if filled.WhichOneof("outcome") != "placed":
                 self._is_uncached = True
-            elif view is not None and found is not None and view.is_unchanged(found):
-                self._place = view, found
+            elif before is not None and before[0].is_unchanged(before[1]):
+                self._place = before
         self._is_uncached = True
         return None
 
@@ -236,13 +237,13 @@ class _ObjectFile(io.RawIOBase):
         view, found = self._place
         if self._is_complete:
             return self._place  # whether it is still there is compared after reading
-        _, now, _ = self._hits.find(self._path, is_filled=True)
-        if now is None or not view.is_unchanged(found) or not view.is_same(now, found):
+        now = self._hits.find(self._path, is_filled=True)
+        if now is None or not view.is_same(now[1], found):
             self._place = None
             return None
-        self._is_complete = view.has(now, 0, self._size)
-        self._place = view, now
-        return self._place
+        self._is_complete = view.has(now[1], 0, self._size)
+        self._place = now
+        return now
 
     def _read_ahead(self, low: int, high: int) -> None:
         """Have filled what a sequential reader will want next."""

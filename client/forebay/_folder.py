@@ -53,7 +53,7 @@ class Folder:
         self.counters = Counters(f"{path}/{layout.COUNTERS}") if counters is None else counters
         self.counters.claim()
         self._segments: dict[int, memoryview] = {}
-        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._files: OrderedDict[int, OpenFile] = OrderedDict()
         self._blobs: OrderedDict[int, memoryview] = OrderedDict()
 
     def is_current(self, now_ns: int) -> bool:
@@ -100,18 +100,17 @@ class Folder:
         return mapping
 
     def segment_file(self, number: int) -> OpenFile:
-        return self._file(layout.segment_name(number))
+        return self._files.get(number) or self._open(number, layout.segment_name(number))
 
     def blob_file(self, generation: int) -> OpenFile:
-        return self._file(layout.blob_name(generation))
+        # Negative: one table for both, segments and blobs are numbered from 1.
+        return self._files.get(-generation) or self._open(-generation, layout.blob_name(generation))
 
-    def _file(self, name: str) -> OpenFile:
-        file = self._files.get(name)
-        if file is None:
-            file = self._files[name] = OpenFile(f"{self.path}/{name}")
-            while len(self._files) > _OPEN_FILES:
-                with contextlib.suppress(KeyError):  # another thread was faster
-                    self._files.popitem(last=False)
+    def _open(self, key: int, name: str) -> OpenFile:
+        file = self._files[key] = OpenFile(f"{self.path}/{name}")
+        while len(self._files) > _OPEN_FILES:
+            with contextlib.suppress(KeyError):  # another thread was faster
+                self._files.popitem(last=False)
         return file
 
     def blob(self, generation: int, size_bytes: int) -> memoryview:

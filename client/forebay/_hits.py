@@ -57,7 +57,8 @@ _CRC_AT = RECORD_SIZE - 4
 _NOT_PLAIN = frozenset(("", ".", ".."))
 
 
-Known = tuple[int, int, bytes, "memoryview | None", int, int, int, int]  # a Found, faster to unpack
+Known = tuple[int, int, bytes, "memoryview | None", int, int, int, int, int]
+"""A Found as plain tuple, which is faster to make and to unpack."""
 
 
 class Found(NamedTuple):
@@ -67,10 +68,11 @@ class Found(NamedTuple):
     stop: int
     record: bytes
     mapping: memoryview | None  # of the segment; None for a blob
-    first: int  # of the object's bytes in the mapping
+    first: int  # of the object's bytes in the mapping, or in the blob
     last: int
     slot: int
     stale_after_ns: int
+    file_number: int  # of the segment, or the generation of a blob
 
 
 class View:
@@ -130,72 +132,77 @@ class View:
             self._folders = {}
         self._folders[head] = blake2b(uri.encode("utf-8", "surrogatepass"), digest_size=16, key=key)
 
-    def find(self, path: str) -> Found | None:
+    def find(self, path: str) -> Known | None:
         """Look into the table."""
         fingerprint = self.fingerprint(path)
         if fingerprint is None:
             return None
         mask = self.folder.bucket_mask
+        table = self.table
         for half in _HALVES.unpack(fingerprint):
             start = HEADER_SIZE + (half & mask) * BUCKET_SIZE
-            bucket = self.table[start : start + BUCKET_SIZE]
+            bucket = table[start : start + BUCKET_SIZE]
             at = bucket.find(fingerprint)
             while at >= 0:
                 if at % RECORD_SIZE == 0:
                     record = bucket[at : at + RECORD_SIZE]
                     fields = RECORD.unpack(record)
                     if fields[1] and crc32(record[:_CRC_AT]) == fields[8]:
-                        return self._found(start + at, record, fields)
+                        return self._known(start + at, record, fields)
                 at = bucket.find(fingerprint, at + 1)
         return None
 
-    def _found(self, at: int, record: bytes, fields: tuple[Any, ...]) -> Found | None:
-        _, _, place, size, stale_after_ns, flags, _, _, _ = fields
-        slot = (at - HEADER_SIZE) // RECORD_SIZE
+    def _known(self, at: int, record: bytes, fields: tuple[Any, ...]) -> Known | None:
+        _, generation, place, size, stale_after_ns, flags, _, _, _ = fields
         stop = at + RECORD_SIZE
+        slot = (at - HEADER_SIZE) // RECORD_SIZE
         if not flags & PACKED:
-            return Found(at, stop, record, None, 0, size, slot, stale_after_ns)
+            return at, stop, record, None, 0, size, slot, stale_after_ns, generation
+        segment = place >> 32
+        first = (place & 0xFFFF_FFFF) * ALIGNMENT
         try:
-            mapping = self.folder.segment(place >> 32)
+            mapping = self.folder.segment(segment)
         except OSError:
             return None
-        first = (place & 0xFFFF_FFFF) * ALIGNMENT
-        return Found(at, stop, record, mapping, first, first + size, slot, stale_after_ns)
+        return at, stop, record, mapping, first, first + size, slot, stale_after_ns, segment
 
-    def remember(self, path: str, found: Found) -> None:
+    def remember(self, path: str, known: Known) -> None:
         if len(self.young) >= _MEMO_PATHS:
             self.old = self.young
             self.young = {}
-        self.young[path] = tuple(found)
+        self.young[path] = known
 
-    def is_unchanged(self, found: Found) -> bool:
+    def is_unchanged(self, known: Known) -> bool:
         """Tell whether the bytes that were copied meanwhile are those of the record."""
-        at = found.at
-        return self.table[at : at + IDENTITY_SIZE] == found.record[:IDENTITY_SIZE]
+        at, stop, record = known[:3]
+        now = self.table[at:stop]
+        # Another time or another block is no other content.
+        return now == record or now[:IDENTITY_SIZE] == record[:IDENTITY_SIZE]
 
     @staticmethod
-    def is_same(one: Found, other: Found) -> bool:
+    def is_same(one: Known, other: Known) -> bool:
         """Tell whether two records are of one generation: the same bytes, perhaps more."""
-        return one.record[:IDENTITY_SIZE] == other.record[:IDENTITY_SIZE]
+        return one[2][:IDENTITY_SIZE] == other[2][:IDENTITY_SIZE]
 
-    def has(self, found: Found, start: int, end: int) -> bool:
+    @staticmethod
+    def has(known: Known, start: int, end: int) -> bool:
         """Tell whether the cache has these bytes of the object."""
-        if found.mapping is not None:
+        if known[3] is not None:
             return True
-        _, _, place, size, _, _, block_shift, _, _ = RECORD.unpack(found.record)
+        _, _, place, size, _, _, block_shift, _, _ = RECORD.unpack(known[2])
         needed = groups_mask(start, end, size, block_shift)
         return bool(place & needed == needed)
 
-    def file(self, found: Found) -> tuple[OpenFile, int]:
-        """Return the file with the object's bytes, and where they begin. Raises OSError."""
-        _, generation, place, *_ = RECORD.unpack(found.record)
-        if found.mapping is None:
-            return self.folder.blob_file(generation), 0
-        return self.folder.segment_file(place >> 32), found.first
+    def file(self, known: Known) -> OpenFile:
+        """Return the file in which the object's bytes begin at ``first``. Raises OSError."""
+        if known[3] is None:
+            return self.folder.blob_file(known[8])
+        return self.folder.segment_file(known[8])
 
-    def blob(self, found: Found) -> memoryview:
-        """Return the mapping of a whole blob. Raises OSError."""
-        return self.folder.blob(RECORD.unpack(found.record)[1], found.last)
+    def mapping(self, known: Known) -> memoryview:
+        """Return the mapping in which the object's bytes begin at ``first``. Raises OSError."""
+        mapping = known[3]
+        return self.folder.blob(known[8], known[5]) if mapping is None else mapping
 
 
 def read_file(file: OpenFile, start: int, length: int) -> bytes:
@@ -214,13 +221,13 @@ def read_file(file: OpenFile, start: int, length: int) -> bytes:
         return b"".join(pieces)
 
 
-_probe = bytearray(1)  # nobody looks at what is read into it
+_probe = [bytearray(1)]  # nobody looks at what is read into it
 
 
 def is_resident(file: OpenFile, offset: int) -> bool:
     """Tell whether a byte of a file is in the page cache; False where one cannot ask (tmpfs)."""
     try:
-        return os.preadv(file.fd, [_probe], offset, os.RWF_NOWAIT) == 1
+        return os.preadv(file.fd, _probe, offset, os.RWF_NOWAIT) == 1
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
             return False
@@ -240,11 +247,11 @@ class Hits:
         if path.__class__ is not str:
             path = as_text(path)
         view = self._view
-        known = None if view is None else view.young.get(path)  # type: ignore[arg-type]  # str now
+        known = None if view is None else view.young.get(path)
         # All of this is one function, and the checks are in this order, because it is the product:
         # a call costs 0.1 us here, and 4 KB are copied in 0.2.
         if known is not None and view is not None:
-            at, stop, record, mapping, first, last, slot, stale_after_ns = known
+            at, stop, record, mapping, first, last, slot, stale_after_ns, _ = known
             table = view.table
             recency = view.recency
             now = time.time_ns()
@@ -269,24 +276,25 @@ class Hits:
         return self.look(path, start, end)
 
     def look(
-        self, path: StrPath, start: int | None, end: int | None, *, is_filled: bool = False
+        self, path: str, start: int | None, end: int | None, *, is_filled: bool = False
     ) -> bytes | None:
         """Return the bytes like ``get``, with a look into the table.
 
         *is_filled*: the daemon has just said that they are there and fresh, and has counted them.
         """
-        path = as_text(path)
         for _ in range(ROUNDS):
-            view, found, is_first_touch = self.find(path, is_filled=is_filled)
-            if view is None or found is None:
+            view, known, is_first_touch = self._find(path, is_filled)
+            if view is None or known is None:
                 break
-            low, high, _ = slice(start, end).indices(found.last - found.first)
-            high = max(low, high)
-            if not view.has(found, low, high):
+            low, high = 0, known[5] - known[4]
+            if start is not None or end is not None:
+                low, high, _ = slice(start, end).indices(high)
+                high = max(low, high)
+            if known[3] is None and not view.has(known, low, high):
                 break
-            data = self._copy(view, found, low, high, is_first_touch)
-            if data is not None and view.is_unchanged(found):
-                view.recency[found.slot] = time.time_ns()
+            data = _copy(view, known, low, high, is_first_touch)
+            if data is not None and view.is_unchanged(known):
+                view.recency[known[6]] = time.time_ns()
                 if not is_filled:
                     row = view.counters.row
                     row[HITS] += 1
@@ -298,32 +306,35 @@ class Hits:
             self._count_miss()
         return None
 
-    def find(self, path: str, *, is_filled: bool = False) -> tuple[View | None, Found | None, bool]:
-        """Return the record of an object, None if it may not be served unasked.
+    def find(self, path: str, *, is_filled: bool = False) -> tuple[View, Found] | None:
+        """Return the record of an object, None if it may not be served unasked."""
+        view, known, _ = self._find(path, is_filled)
+        return None if view is None or known is None else (view, Found._make(known))
 
-        The third value tells whether this process has not read the object lately.
-        """
+    def _find(self, path: str, is_filled: bool) -> tuple[View | None, Known | None, bool]:
+        """Like ``find``; the third value: has this process not read the object lately?"""
         view = self._current_view()
         if view is None:
             return None, None, True
-        known = view.young.get(path) or view.old.get(path)
-        if known is not None and view.table[known[0] : known[1]] == known[2]:
-            found: Found | None = Found._make(known)
-            is_first_touch = False
-        else:
-            found = view.find(path)
+        known = view.young.get(path)
+        is_first_touch = known is None
+        if known is None:
+            known = view.old.get(path)
+        if known is None or view.table[known[0] : known[1]] != known[2]:
+            known = view.find(path)
+            if known is None:
+                return view, None, True
             is_first_touch = True
-        if found is None:
+            view.remember(path, known)
+        elif is_first_touch:
+            view.remember(path, known)
+        if not is_filled and time.time_ns() >= known[7]:
             return view, None, True
-        if path not in view.young or is_first_touch:
-            view.remember(path, found)
-        if not is_filled and time.time_ns() >= found.stale_after_ns:
-            return view, None, True
-        return view, found, is_first_touch
+        return view, known, is_first_touch
 
     def contains(self, path: str) -> bool:
         """Tell whether the object is known to exist without asking anybody."""
-        return self.find(path)[1] is not None
+        return self.find(path) is not None
 
     def _current_view(self) -> View | None:
         folder = self._node.folder()
@@ -340,68 +351,68 @@ class Hits:
         if view is not None:
             view.counters.row[TABLE_MISSES] += 1
 
-    @staticmethod
-    def _copy(view: View, found: Found, low: int, high: int, is_first_touch: bool) -> bytes | None:
-        """Return bytes, or None if they cannot be read; the record is to be compared then."""
-        mapping, first = found.mapping, found.first
-        try:
-            if (
-                mapping is not None
-                and not is_first_touch
-                and time.time_ns() - view.recency[found.slot] < _WARM_NS
-            ):
-                return mapping[first + low : first + high].tobytes()
-            file, offset = view.file(found)
-            # The last byte: reading ahead for a neighbour brings the first pages only.
-            if mapping is not None and high > low and is_resident(file, offset + high - 1):
-                return mapping[first + low : first + high].tobytes()
-            data = read_file(file, offset + low, high - low)
-        except OSError:
-            return None
-        return data if len(data) == high - low else None
-
     def apply(self, path: str, function: Callable[[memoryview], Result]) -> tuple[Result] | None:
         """Return what *function* returns for the object's bytes, in a tuple, or None for a miss."""
         for _ in range(ROUNDS):
-            view, found, is_first_touch = self.find(path)
-            if view is None or found is None or not view.has(found, 0, found.last - found.first):
+            view, known, is_first_touch = self._find(path, False)
+            if view is None or known is None:
+                break
+            first, last, slot = known[4], known[5], known[6]
+            if known[3] is None and not view.has(known, 0, last):
                 break
             try:
-                if is_first_touch or time.time_ns() - view.recency[found.slot] >= _WARM_NS:
-                    _preread(view, found)
-                mapping = view.blob(found) if found.mapping is None else found.mapping
+                if is_first_touch or time.time_ns() - view.recency[slot] >= _WARM_NS:
+                    _preread(view.file(known), first, last - first)
+                mapping = view.mapping(known)
             except OSError:
                 break
             try:
-                result = lend(mapping[found.first : found.last], function)
+                result = lend(mapping[first:last], function)
             except Exception:
                 # It counts only if it came from the right bytes.
-                if view.is_unchanged(found):
+                if view.is_unchanged(known):
                     raise
             else:
-                if view.is_unchanged(found):
-                    view.recency[found.slot] = time.time_ns()
+                if view.is_unchanged(known):
+                    view.recency[slot] = time.time_ns()
                     row = view.counters.row
                     row[HITS] += 1
-                    row[HIT_BYTES] += found.last - found.first
+                    row[HIT_BYTES] += last - first
                     return (result,)
             view.counters.row[RETRIES] += 1
         self._count_miss()
         return None
 
 
-def _preread(view: View, found: Found) -> None:
+def _copy(view: View, known: Known, low: int, high: int, is_first_touch: bool) -> bytes | None:
+    """Return bytes, or None if they cannot be read; the record is to be compared then."""
+    _, _, _, mapping, first, _, slot, _, _ = known
+    try:
+        if mapping is not None and high > low:
+            if not is_first_touch and time.time_ns() - view.recency[slot] < _WARM_NS:
+                return mapping[first + low : first + high].tobytes()
+            file = view.file(known)
+            # The last byte: reading ahead for a neighbour brings the first pages only.
+            if is_resident(file, first + high - 1):
+                return mapping[first + low : first + high].tobytes()
+        else:
+            file = view.file(known)
+        data = read_file(file, first + low, high - low)
+    except OSError:
+        return None
+    return data if len(data) == high - low else None
+
+
+def _preread(file: OpenFile, start: int, length: int) -> None:
     """Bring cold pages into memory while other threads run: a page fault would hold the GIL.
 
     By reading into a scratch buffer, not by ``posix_fadvise``: that returns before the pages are
     there, and the function would wait for them in faults.
     """
-    file, offset = view.file(found)
-    size = found.last - found.first
-    if size and not is_resident(file, offset + size - 1):
-        scratch = bytearray(min(size, _PREREAD_BYTES))
-        for start in range(0, size, len(scratch)):
-            os.preadv(file.fd, [scratch], offset + start)
+    if length and not is_resident(file, start + length - 1):
+        scratch = bytearray(min(length, _PREREAD_BYTES))
+        for offset in range(start, start + length, len(scratch)):
+            os.preadv(file.fd, [scratch], offset)
 
 
 def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:

@@ -91,7 +91,7 @@ class Misses:
                 return filled.data
             if outcome != "placed":
                 break
-            data = self._hits.look(path, *wanted, is_filled=True)
+            data = self._hits.look(as_text(path), *wanted, is_filled=True)
             if data is not None:
                 return data
             self._node.doubt()  # is this the folder into which it filled?
@@ -235,7 +235,7 @@ class Misses:
             elif outcome == "error":
                 errors[index] = from_reply(filled.error)
             elif outcome == "placed":
-                results[index] = self._hits.look(paths[index], None, None, is_filled=True)
+                results[index] = self._hits.look(as_text(paths[index]), None, None, is_filled=True)
             if outcome != "error" and results[index] is None:
                 again.append(index)
         for index in again:

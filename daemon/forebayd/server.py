@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -37,7 +39,9 @@ _OPTIONS = (
 def run(config: DaemonConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError if the daemon cannot start."""
     os.umask(0o007)  # for one group: who may attach may read what is cached
-    asyncio.run(_serve(config))
+    # 100 us of CPU less per filled object than asyncio's own loop (680 -> 580): every object crosses
+    # from obstore's threads to the loop several times.
+    uvloop.run(_serve(config))
 
 
 async def _serve(config: DaemonConfig) -> None:
@@ -46,6 +50,9 @@ async def _serve(config: DaemonConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     cache = Cache(config)
+    # A fill makes some hundred short-lived objects; what is imported need not be walked for them.
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     try:
         await cache.start()
         server = grpc.aio.server(options=_OPTIONS)

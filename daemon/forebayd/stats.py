@@ -74,16 +74,19 @@ class ClientCounters:
         """Return how many processes hold a row."""
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            count, position, size = 0, 0, os.fstat(fd).st_size
-            while position < size:
-                # Asking for a write lock on the rest tells the first lock in the way.
-                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, position, size - position, 0)
-                kind, _, start, length, _ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
-                if kind == fcntl.F_UNLCK:
-                    break
-                # Neighbouring locks of different owners are reported one by one.
-                count += 1
-                position = start + max(1, length)
+            count, parts = 0, [(0, os.fstat(fd).st_size)]
+            while parts:
+                start, end = parts.pop()
+                if start >= end:
+                    continue
+                # Asking for a write lock tells some lock in the way, not always the first: the
+                # kernel keeps them by owner.
+                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, end - start, 0)
+                told = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
+                kind, _, held, length, _ = _FLOCK.unpack(told)
+                if kind != fcntl.F_UNLCK:
+                    count += 1
+                    parts += [(start, held), (held + max(1, length), end)]
             return count
         finally:
             os.close(fd)

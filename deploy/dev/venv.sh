@@ -30,6 +30,7 @@ fi
 if ! "$DIR/bin/python" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$VERSION')" 2>/dev/null; then
   "$PYTHON" -m venv --clear "$DIR"
 fi
-"$DIR/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25"
 echo "installing into $DIR (Python $VERSION)" >&2
+# Older ones try hundreds of versions before they find botocore's.
+"$DIR/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25"
 exec "$DIR/bin/python" -m pip install --quiet --disable-pip-version-check "$@"

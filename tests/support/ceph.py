@@ -28,8 +28,8 @@ _GUARD = 'cat >/dev/null; exec "$0" destroy "$1" >/dev/null 2>&1'
 
 
 @dataclass(frozen=True, slots=True)
-class Ceph:
-    """A running cluster's S3 gateway."""
+class S3Endpoint:
+    """Where an S3 server answers, and to which keys."""
 
     endpoint_url: str
     access_key: str
@@ -55,6 +55,12 @@ class Ceph:
             region_name=self.region,
             config=Config(s3={"addressing_style": "path"}, max_pool_connections=32),
         )
+
+
+class Ceph(S3Endpoint):
+    """A running cluster's S3 gateway."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

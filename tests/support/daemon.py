@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -42,12 +42,15 @@ class DaemonProcess:
         log_file: Path,
         arguments: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> None:
+        """*prefix* is a command that runs the daemon's: ``("setpriv", "--regid", "1000")``."""
         self.cache_dir = cache_dir
         self.address = address
         self._log_file = log_file
         self._arguments = arguments
         self._env = {**os.environ, **(env or {})}
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +70,7 @@ class DaemonProcess:
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until its health service says SERVING."""
         assert not self.is_running, "the daemon runs already"
-        command = [sys.executable, "-m", "forebay", "serve"]
+        command = [*self._prefix, sys.executable, "-m", "forebay", "serve"]
         command += ["--cache-dir", str(self.cache_dir), "--listen", self.address]
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # the command under test
@@ -88,7 +91,7 @@ class DaemonProcess:
     def wait_until_serving(self, timeout_s: float = _START_S) -> None:
         deadline = time.monotonic() + timeout_s
         with grpc.insecure_channel(self.address, options=_OPTIONS) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its methods are not in the types
             while True:
                 with contextlib.suppress(grpc.RpcError):
                     reply = health.Check(
@@ -114,7 +117,9 @@ class DaemonProcess:
             return self.wait()
         except subprocess.TimeoutExpired as error:
             self.kill9()
-            raise DaemonFailedError(f"SIGTERM did not end it in {_STOP_S:g} s:\n{self.log}") from error
+            raise DaemonFailedError(
+                f"SIGTERM did not end it in {_STOP_S:g} s:\n{self.log}"
+            ) from error
 
     def kill9(self) -> None:
         """End it as a crash does; nothing if it has ended already."""

@@ -321,6 +321,7 @@ class Cache:
             "cache_dir": str(self.folder.path),
             "cache_id": self.folder.cache_id,
             "used_bytes": space.used_bytes + space.reserved_bytes,
+            "reserved_bytes": space.reserved_bytes,
             "overhead_bytes": space.overhead_bytes,
             "max_bytes": space.max_bytes,
             "objects": self.store.object_count,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FLOOR_LOOK_BYTES, _FLOOR_LOOK_S = 64 << 20, 0.2
 _ROUNDS = 5  # an object that is replaced at the origin faster than it can be read
 _BLOCKS_AT_ONCE = 16  # of one object: 128 MiB in memory
 
@@ -72,6 +73,7 @@ class Filler:
         self._min_free_bytes = min_free_bytes
         self._is_pinned = is_pinned
         self.flights = Flights()
+        self._floor_bytes, self._floor_until = 0, 0.0  # to be written, and the time, unlooked
 
     async def ensure(
         self, target: Target, start: int, end: int | None, version: str = ""
@@ -179,16 +181,29 @@ class Filler:
 
     def _reserve(self, size_bytes: int) -> bool:
         """Reserve space, evicting for it; False if there is none to be had."""
-        below_floor = self._min_free_bytes + size_bytes - disk.free_bytes(self._store.path)
-        if below_floor > 0:
-            self._evictor.evict_bytes(below_floor)
-            if disk.free_bytes(self._store.path) < self._min_free_bytes + size_bytes:
-                self._statistics.count_error("disk_floor")
-                return False
+        if not self._is_above_floor(size_bytes):
+            self._statistics.count_error("disk_floor")
+            return False
         if not self._evictor.make_room(size_bytes):
             return False
         self._store.space.reserve(size_bytes)
         return True
+
+    def _is_above_floor(self, size_bytes: int) -> bool:
+        """Keep the file system's free space above the floor, evicting for it."""
+        now = time.monotonic()
+        self._floor_bytes -= size_bytes
+        # Others write to the disk too, but a look at it before every small object costs 10 us.
+        if self._floor_bytes >= 0 and now < self._floor_until:
+            return True
+        path, wanted = self._store.path, self._min_free_bytes + size_bytes
+        lacking = wanted - disk.free_bytes(path)
+        if lacking > 0:
+            self._evictor.evict_bytes(lacking)
+        spare = disk.free_bytes(path) - wanted
+        self._floor_bytes = min(spare, _FLOOR_LOOK_BYTES)
+        self._floor_until = now + _FLOOR_LOOK_S
+        return spare >= 0
 
     async def _fill_first(self, target: Target) -> Entry | Uncached:
         """Fill an object of which nothing is known."""

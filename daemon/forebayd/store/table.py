@@ -70,6 +70,10 @@ def _map(path: Path) -> mmap.mmap:
         os.close(fd)
 
 
+_NO_GENERATION = bytes(8)
+_AT = tuple(index * RECORD_SIZE + 16 for index in range(BUCKET_RECORDS))  # of the generations
+
+
 class Table:
     """Records by fingerprint, and the recency of their slots."""
 
@@ -130,11 +134,7 @@ class Table:
         best: tuple[int, int] | None = None  # number of free records, slot
         for bucket in buckets_of(fingerprint, self._mask):
             data = self._bucket(bucket)
-            free = [
-                index
-                for index in range(BUCKET_RECORDS)
-                if unpack_record(data[index * RECORD_SIZE : (index + 1) * RECORD_SIZE]) is None
-            ]
+            free = [i for i in range(BUCKET_RECORDS) if data.startswith(_NO_GENERATION, _AT[i])]
             if free and (best is None or len(free) > best[0]):
                 best = (len(free), bucket * BUCKET_RECORDS + free[0])
         return None if best is None else best[1]
