@@ -8,11 +8,14 @@ BIN := $(VENV)/bin
 VERSIONS := 3.10 3.11 3.12 3.13
 PYTEST := $(BIN)/python -m pytest
 # What every interpreter runs: no test of it needs minutes.
-QUICK_TESTS := tests/unit tests/format tests/e2e/test_smoke.py
+QUICK_TESTS := tests/unit tests/format tests/e2e/test_smoke.py \
+  tests/contract/test_s3_origins.py::TestCephByObstore \
+  tests/contract/test_s3_origins.py::TestCephByS3fs
 BENCHMARKS := $(filter-out %/common.py,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-interpreters stress check lint types imports bench protos clean clean-results ceph
+.PHONY: help demo test test-interpreters stress check lint types imports bench protos clean
+.PHONY: clean-results ceph
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

@@ -18,7 +18,6 @@ from forebay_protos.table import BUCKET_RECORDS, HEADER_SIZE, RECORD_SIZE, unpac
 
 LEASE_NS = int(layout.LEASE_S * 1e9)
 _OPEN_FILES = 256  # of a usual limit of 1,024
-_MAPPED_SEGMENTS = 16_384  # of a usual limit of 65,530 mappings
 _MAPPED_BLOBS = 64
 
 
@@ -52,7 +51,7 @@ class Folder:
         self.recency = self._map_recency(layout.recency_name(epoch), header.slots)
         self.counters = Counters(f"{path}/{layout.COUNTERS}") if counters is None else counters
         self.counters.claim()
-        self._segments: dict[int, memoryview] = {}
+        self.segments: dict[int, memoryview] = {}  # mapped, by number
         self._files: OrderedDict[int, OpenFile] = OrderedDict()
         self._blobs: OrderedDict[int, memoryview] = OrderedDict()
 
@@ -86,18 +85,13 @@ class Folder:
                 os.close(fd)
         return memoryview(mmap.mmap(-1, slots * 8)).cast("Q")
 
-    def segment(self, number: int) -> memoryview:
-        """Return the mapping of a segment. Raises OSError."""
-        mapping = self._segments.get(number)
-        if mapping is None:
-            file = self.segment_file(number)
-            size = self.attachment.segment_bytes
-            if os.fstat(file.fd).st_size < size:
-                raise OSError(f"segment {number} is shorter than {size} bytes")
-            if len(self._segments) >= _MAPPED_SEGMENTS:
-                self._segments = {}
-            mapping = self._segments[number] = map_readonly(file.fd, size)
-        return mapping
+    def map_segment(self, number: int) -> memoryview:
+        """Map a segment, for ``segments``. Raises OSError."""
+        file = self.segment_file(number)
+        size = self.attachment.segment_bytes
+        if os.fstat(file.fd).st_size < size:
+            raise OSError(f"segment {number} is shorter than {size} bytes")
+        return map_readonly(file.fd, size)
 
     def segment_file(self, number: int) -> OpenFile:
         return self._files.get(number) or self._open(number, layout.segment_name(number))

@@ -4,8 +4,10 @@ The rules are in ``forebay_protos.table``: take the record, copy the bytes, take
 What cannot be served like this is None here, and ``_misses`` asks the daemon.
 
 Cold pages are read with ``pread``, which lets other threads run; a page fault in a mapping holds
-the GIL, reads ahead too much, and an I/O error in it kills the process. Pages that somebody touched
-in the last minute are taken to be in memory, others are probed (1 us).
+the GIL, reads ahead too much, and an I/O error in it kills the process. What this process has not
+read lately is read with ``pread`` too: no slower than the faults of a first copy from the mapping.
+Otherwise pages that somebody touched in the last minute are taken to be in memory, and older ones
+are probed (1 us).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import pickle
 import struct
 import time
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from zlib import crc32
 
 from forebay._counters import HIT_BYTES, HITS, RETRIES, TABLE_MISSES
@@ -52,7 +54,9 @@ _MEMO_PATHS = 32_768  # in each of two generations: some 15 MB a generation
 _MEMO_FOLDERS = 4_096
 _MOST_PREAD = 0x7FFF_F000  # Linux reads no more at once
 _PREREAD_BYTES = 8 << 20
-_HALVES = struct.Struct("<QQ")
+_unpack_halves = struct.Struct("<QQ").unpack
+_unpack_record = RECORD.unpack
+_MAPPED_SEGMENTS = 16_384  # of a usual limit of 65,530 mappings
 _CRC_AT = RECORD_SIZE - 4
 _NOT_PLAIN = frozenset(("", ".", ".."))
 
@@ -79,9 +83,11 @@ class View:
     """A folder as the paths of some Clients see it, and what was found in it lately."""
 
     __slots__ = (
+        "_bucket_mask",
         "_folders",
         "_keys",
         "_paths",
+        "_segments",
         "counters",
         "folder",
         "old",
@@ -103,20 +109,17 @@ class View:
             row.prefix: layout.fingerprint_key(attachment.cache_id, row.identity)
             for row in attachment.origins
         }
+        self._bucket_mask = folder.bucket_mask
+        self._segments = folder.segments
         self._folders: dict[str, blake2b] = {}  # path of a folder -> hash of its URI, unfinished
 
-    def fingerprint(self, path: str) -> bytes | None:
+    def _fingerprint(self, path: str) -> bytes | None:
         """Return the fingerprint of the object, None if no origin serves it."""
-        head, slash, name = path.rpartition("/")
-        hashed = self._folders.get(head)
-        if hashed is not None and slash and name not in _NOT_PLAIN:
-            hashed = hashed.copy()
-            hashed.update(name.encode("utf-8", "surrogatepass"))
-            return hashed.digest()
         resolved = uris.resolve(self._paths.uri(path), self._keys)
         if resolved is None:
             return None
         uri, _, key = resolved
+        head, slash, name = path.rpartition("/")
         if head and name not in _NOT_PLAIN and uri.endswith(slash + name):
             self._remember_folder(head, uri.removesuffix(name), key)
         return layout.fingerprint(key, uri)
@@ -134,37 +137,50 @@ class View:
 
     def find(self, path: str) -> Known | None:
         """Look into the table."""
-        fingerprint = self.fingerprint(path)
+        # One function, too: a pass of a fresh process goes through here for each object.
+        head, _, name = path.rpartition("/")
+        hashed = self._folders.get(head)
+        if hashed is not None and name not in _NOT_PLAIN:
+            hashed = hashed.copy()
+            hashed.update(name.encode("utf-8", "surrogatepass"))
+            fingerprint: bytes | None = hashed.digest()
+        else:
+            fingerprint = self._fingerprint(path)
         if fingerprint is None:
             return None
-        mask = self.folder.bucket_mask
         table = self.table
-        for half in _HALVES.unpack(fingerprint):
+        mask = self._bucket_mask
+        for half in _unpack_halves(fingerprint):
             start = HEADER_SIZE + (half & mask) * BUCKET_SIZE
             bucket = table[start : start + BUCKET_SIZE]
             at = bucket.find(fingerprint)
             while at >= 0:
+                record = bucket[at : at + RECORD_SIZE]
                 if at % RECORD_SIZE == 0:
-                    record = bucket[at : at + RECORD_SIZE]
-                    fields = RECORD.unpack(record)
-                    if fields[1] and crc32(record[:_CRC_AT]) == fields[8]:
-                        return self._known(start + at, record, fields)
+                    _, generation, place, size, stale, flags, _, _, crc = _unpack_record(record)
+                    if generation and crc32(record[:_CRC_AT]) == crc:
+                        at += start
+                        stop = at + RECORD_SIZE
+                        slot = (at - HEADER_SIZE) // RECORD_SIZE
+                        if not flags & PACKED:
+                            return at, stop, record, None, 0, size, slot, stale, generation
+                        segment = place >> 32
+                        mapping = self._segments.get(segment) or self._segment(segment)
+                        if mapping is None:
+                            return None
+                        first = (place & 0xFFFF_FFFF) * ALIGNMENT
+                        return at, stop, record, mapping, first, first + size, slot, stale, segment
                 at = bucket.find(fingerprint, at + 1)
         return None
 
-    def _known(self, at: int, record: bytes, fields: tuple[Any, ...]) -> Known | None:
-        _, generation, place, size, stale_after_ns, flags, _, _, _ = fields
-        stop = at + RECORD_SIZE
-        slot = (at - HEADER_SIZE) // RECORD_SIZE
-        if not flags & PACKED:
-            return at, stop, record, None, 0, size, slot, stale_after_ns, generation
-        segment = place >> 32
-        first = (place & 0xFFFF_FFFF) * ALIGNMENT
+    def _segment(self, number: int) -> memoryview | None:
+        if len(self._segments) >= _MAPPED_SEGMENTS:
+            self._segments.clear()
         try:
-            mapping = self.folder.segment(segment)
+            mapping = self._segments[number] = self.folder.map_segment(number)
         except OSError:
             return None
-        return at, stop, record, mapping, first, first + size, slot, stale_after_ns, segment
+        return mapping
 
     def remember(self, path: str, known: Known) -> None:
         if len(self.young) >= _MEMO_PATHS:
@@ -189,7 +205,7 @@ class View:
         """Tell whether the cache has these bytes of the object."""
         if known[3] is not None:
             return True
-        _, _, place, size, _, _, block_shift, _, _ = RECORD.unpack(known[2])
+        _, _, place, size, _, _, block_shift, _, _ = _unpack_record(known[2])
         needed = groups_mask(start, end, size, block_shift)
         return bool(place & needed == needed)
 
@@ -286,15 +302,28 @@ class Hits:
             view, known, is_first_touch = self._find(path, is_filled)
             if view is None or known is None:
                 break
-            low, high = 0, known[5] - known[4]
+            at, stop, record, mapping, first, last, slot, _, _ = known
+            low, high = 0, last - first
             if start is not None or end is not None:
                 low, high, _ = slice(start, end).indices(high)
                 high = max(low, high)
-            if known[3] is None and not view.has(known, low, high):
+            if mapping is None and not view.has(known, low, high):
                 break
-            data = _copy(view, known, low, high, is_first_touch)
-            if data is not None and view.is_unchanged(known):
-                view.recency[known[6]] = time.time_ns()
+            try:
+                if (
+                    mapping is None
+                    or is_first_touch
+                    or not _are_resident(view, known, first + high - 1)
+                ):
+                    data = read_file(view.file(known), first + low, high - low)
+                else:
+                    data = mapping[first + low : first + high].tobytes()
+            except OSError:
+                data = b""
+            if len(data) == high - low and (
+                view.table[at:stop] == record or view.is_unchanged(known)
+            ):
+                view.recency[slot] = time.time_ns()
                 if not is_filled:
                     row = view.counters.row
                     row[HITS] += 1
@@ -313,9 +342,12 @@ class Hits:
 
     def _find(self, path: str, is_filled: bool) -> tuple[View | None, Known | None, bool]:
         """Like ``find``; the third value: has this process not read the object lately?"""
-        view = self._current_view()
-        if view is None:
-            return None, None, True
+        view = self._view
+        now = time.time_ns()
+        if view is None or not 0 <= now - view.folder.checked_ns < LEASE_NS:
+            view = self._current_view()
+            if view is None:
+                return None, None, True
         known = view.young.get(path)
         is_first_touch = known is None
         if known is None:
@@ -325,10 +357,9 @@ class Hits:
             if known is None:
                 return view, None, True
             is_first_touch = True
+        if is_first_touch:
             view.remember(path, known)
-        elif is_first_touch:
-            view.remember(path, known)
-        if not is_filled and time.time_ns() >= known[7]:
+        if not is_filled and now >= known[7]:
             return view, None, True
         return view, known, is_first_touch
 
@@ -361,7 +392,7 @@ class Hits:
             if known[3] is None and not view.has(known, 0, last):
                 break
             try:
-                if is_first_touch or time.time_ns() - view.recency[slot] >= _WARM_NS:
+                if is_first_touch or not _are_resident(view, known, last - 1):
                     _preread(view.file(known), first, last - first)
                 mapping = view.mapping(known)
             except OSError:
@@ -384,23 +415,14 @@ class Hits:
         return None
 
 
-def _copy(view: View, known: Known, low: int, high: int, is_first_touch: bool) -> bytes | None:
-    """Return bytes, or None if they cannot be read; the record is to be compared then."""
-    _, _, _, mapping, first, _, slot, _, _ = known
-    try:
-        if mapping is not None and high > low:
-            if not is_first_touch and time.time_ns() - view.recency[slot] < _WARM_NS:
-                return mapping[first + low : first + high].tobytes()
-            file = view.file(known)
-            # The last byte: reading ahead for a neighbour brings the first pages only.
-            if is_resident(file, first + high - 1):
-                return mapping[first + low : first + high].tobytes()
-        else:
-            file = view.file(known)
-        data = read_file(file, first + low, high - low)
-    except OSError:
-        return None
-    return data if len(data) == high - low else None
+def _are_resident(view: View, known: Known, offset: int) -> bool:
+    """Tell whether an object's pages, of which *offset* is in the last, are taken to be in memory.
+
+    The last: reading ahead for a neighbour brings the first pages only.
+    """
+    return time.time_ns() - view.recency[known[6]] < _WARM_NS or is_resident(
+        view.file(known), offset
+    )
 
 
 def _preread(file: OpenFile, start: int, length: int) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from forebay._node import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +73,24 @@ def write_file(_: forebay.Client, path: str) -> None:
     Path(path).write_bytes(b"")
 
 
-def forget_attachment(client: forebay.Client) -> None:
-    client._node.state = State()
+def open_for_writing(_: forebay.Client, path: str) -> None:
+    with Path(path).open("r+b"):
+        pass
+
+
+_held: list[tuple[contextlib.ExitStack, str]] = []
+
+
+def hold_local_path(client: forebay.Client, path: str) -> str:
+    """Enter ``local_path`` until ``release_local_path``; return the file's path."""
+    stack = contextlib.ExitStack()
+    local = stack.enter_context(client.local_path(path))
+    _held.append((stack, local))
+    return local
+
+
+def release_local_path(_: forebay.Client) -> None:
+    _held.pop()[0].close()
 
 
 # --- many processes ---------------------------------------------------------------------------

@@ -83,9 +83,9 @@ class Cache:
 
     async def start(self) -> None:
         """Begin the background work, and bring the store within its limit."""
-        if self.folder.is_new:
-            # Clients of a wiped cache notice within one lease; before that nobody is answered.
-            await asyncio.sleep(2 * layout.LEASE_S)
+        # Clients of a wiped cache, and of other origins, notice within one lease; before that nobody
+        # is answered, and nothing leaves its place.
+        await asyncio.sleep(2 * layout.LEASE_S)
         self.evictor.make_room(0)
         shortest_s = min((o.max_age_s for o in self.config.origins), default=300.0)
         refresher = Refresher(self.store, self.filler, self.origins, self.statistics, shortest_s)
