@@ -162,6 +162,11 @@ class _Attempt:
         if meant is not None:
             raise meant from error
         if error.code() in _CUT:
+            if "Permission denied" in str(error.details()):
+                raise DaemonUnavailableError(
+                    f"permission denied at {self._address}: the daemon serves its own group there, "
+                    f"to which uid {os.geteuid()} does not belong: run as a member of it"
+                ) from error
             if not self._wait or time.monotonic() + self._pause_s >= self._deadline:
                 raise DaemonUnavailableError(
                     f"no Forebay daemon answers at {self._address} (waited {self._timeout_s:g} s: "

@@ -289,7 +289,29 @@ class Hits:
                     row[HITS] += 1
                     row[HIT_BYTES] += len(data)
                     return data
+        elif view is not None and start is None and end is None and path not in view.old:
+            return self._get_first(view, path)
         return self.look(path, start, end)
+
+    def _get_first(self, view: View, path: str) -> bytes | None:
+        """Like ``look`` for an object that this process has not read lately, in half the time."""
+        now = time.time_ns()
+        if 0 <= now - view.folder.checked_ns < LEASE_NS:
+            known = view.find(path)
+            if known is not None and known[3] is not None and now < known[7]:
+                at, stop, record, _, first, last, slot, _, number = known
+                try:
+                    data = os.pread(view.folder.segment_file(number).fd, last - first, first)
+                except OSError:
+                    data = b""
+                if len(data) == last - first and view.table[at:stop] == record:
+                    view.recency[slot] = now
+                    row = view.counters.row
+                    row[HITS] += 1
+                    row[HIT_BYTES] += len(data)
+                    view.remember(path, known)
+                    return data
+        return self.look(path, None, None)
 
     def look(
         self, path: str, start: int | None, end: int | None, *, is_filled: bool = False

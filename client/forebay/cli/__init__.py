@@ -6,13 +6,17 @@ Sizes are for people unless ``--json`` is given. Exit codes: 0 done, 1 the thing
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+from typing import NoReturn
 
 import click
 
 from forebay._errors import DaemonUnavailableError, ForebayError
 from forebay._version import __version__
-from forebay.cli import _cache, _read, _serve, _stats
+from forebay.cli import _cache, _copy, _read, _serve, _stats
 
 _FAILED, _NO_DAEMON = 1, 3
 
@@ -36,7 +40,7 @@ for command in (
     _read.ls,
     _read.stat,
     _read.cat,
-    _read.cp,
+    _copy.cp,
     _cache.warm,
     _cache.evict,
     _cache.pin,
@@ -48,16 +52,28 @@ for command in (
 
 def main() -> None:
     """Run the command line; errors of ours become one line on stderr and an exit code."""
+    # So that what a command has begun (a copy, a lease) is taken back; `serve` has its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        cli(prog_name="forebay")
+        sys.exit(cli(prog_name="forebay", standalone_mode=False))
+    except click.UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except click.Abort:  # Ctrl-C
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # `| head` has seen enough. Python flushes at its end, and must have somewhere to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_FAILED)
     except DaemonUnavailableError as error:
-        _fail(error, _NO_DAEMON)
+        _fail(str(error), _NO_DAEMON)
     except (ForebayError, OSError) as error:
-        _fail(error, _FAILED)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _fail(str(error), _FAILED)
 
 
-def _fail(error: Exception, code: int) -> None:
-    click.echo(f"forebay: {error}", err=True)
+def _fail(message: str, code: int) -> NoReturn:
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"forebay: {message}", err=True)
     sys.exit(code)

@@ -20,10 +20,13 @@ from rich.progress import (
 from rich.text import Text
 
 from forebay.cli import _serve
-from forebay.cli._common import client_options, json_option, make_client, print_json, size_text
+from forebay.cli._common import client_options, json_option, connected, print_json, size_text
 
 if TYPE_CHECKING:
     import forebay
+
+
+_CHECK_TIMEOUT_S = 600.0  # of a cache with millions of objects
 
 
 class _ObjectsColumn(ProgressColumn):
@@ -47,15 +50,20 @@ def warm(paths: tuple[str, ...], address: str | None, timeout_s: float, as_json:
     Example:
       forebay warm s3://bucket/coco/train2017/
     """
-    failed = 0
-    summaries = []
-    with make_client(address, timeout_s) as client:
-        for path in paths:
-            final = _warm_one(client, path, quiet=as_json)
-            failed += final.objects_failed
-            summaries.append({"path": path, **dataclasses.asdict(final)})
+    with connected(address, timeout_s) as client:
+        finals = [_warm_one(client, path, quiet=as_json) for path in paths]
+    failed = sum(final.objects_failed for final in finals)
     if as_json:
-        print_json(summaries)
+        print_json(
+            [
+                {"path": path, **dataclasses.asdict(final)}
+                for path, final in zip(paths, finals, strict=True)
+            ]
+        )
+    else:
+        done = sum(final.objects_done for final in finals)
+        size = sum(final.bytes_done for final in finals)
+        click.echo(f"{done:,} objects are cached, {size_text(size)}")
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -93,22 +101,34 @@ def _warm_one(client: forebay.Client, path: str, *, quiet: bool) -> forebay.Warm
 
 
 @click.command()
-@click.argument("prefixes", nargs=-1, required=True)
+@click.argument("prefixes", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Everything that is cached.")
 @client_options
 @json_option
-def evict(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
+def evict(
+    prefixes: tuple[str, ...],
+    everything: bool,
+    address: str | None,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
     """Drop what is cached of objects or below prefixes; the origin keeps everything.
 
     \b
-    Example:
+    Examples:
       forebay evict s3://bucket/old-experiment/
+      forebay evict --all
     """
+    if bool(prefixes) is everything:
+        raise click.UsageError("give objects or prefixes, or --all")
     objects = size_bytes = 0
-    with make_client(address, timeout_s) as client:
+    with connected(address, timeout_s) as client:
+        if everything:
+            objects, size_bytes = client.evict(everything=True)
         for prefix in prefixes:
             dropped = client.evict(prefix)
-            objects += dropped[0]
-            size_bytes += dropped[1]
+            objects += dropped.objects
+            size_bytes += dropped.size_bytes
     if as_json:
         print_json({"objects": objects, "bytes": size_bytes})
     else:
@@ -116,31 +136,42 @@ def evict(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_j
 
 
 @click.command()
-@click.argument("prefix")
+@click.argument("prefixes", nargs=-1, required=True)
 @client_options
-def pin(prefix: str, address: str | None, timeout_s: float) -> None:
-    """Keep an object or a prefix from being evicted for space.
+@json_option
+def pin(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
+    """Keep objects or prefixes from being evicted for space, what is cached later included.
 
     \b
     Example:
       forebay pin s3://bucket/coco/val2017/
     """
-    with make_client(address, timeout_s) as client:
-        click.echo(f"pinned {client.pin(prefix):,} cached objects")
+    with connected(address, timeout_s) as client:
+        objects = sum(client.pin(prefix) for prefix in prefixes)
+    _print_changed("pinned", objects, as_json=as_json)
 
 
 @click.command()
-@click.argument("prefix")
+@click.argument("prefixes", nargs=-1, required=True)
 @client_options
-def unpin(prefix: str, address: str | None, timeout_s: float) -> None:
-    """Undo ``forebay pin`` of the same prefix.
+@json_option
+def unpin(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
+    """Undo ``forebay pin`` of the same prefixes.
 
     \b
     Example:
       forebay unpin s3://bucket/coco/val2017/
     """
-    with make_client(address, timeout_s) as client:
-        click.echo(f"unpinned {client.unpin(prefix):,} cached objects")
+    with connected(address, timeout_s) as client:
+        objects = sum(client.unpin(prefix) for prefix in prefixes)
+    _print_changed("unpinned", objects, as_json=as_json)
+
+
+def _print_changed(what: str, objects: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"objects": objects})
+    else:
+        click.echo(f"{what} {objects:,} cached objects")
 
 
 @click.command()
@@ -164,7 +195,7 @@ def check(
     if cache_dir is not None:
         report = _serve.check_offline(cache_dir, repair=repair)
     else:
-        with make_client(address, max(timeout_s, 600.0)) as client:
+        with connected(address, max(timeout_s, _CHECK_TIMEOUT_S)) as client:
             report = dataclasses.asdict(client.check(repair=repair))
     problems = report["problems"]
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,31 +11,44 @@ import click
 import forebay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+_LOOK_S = 3.0  # a daemon that is restarted is back by then
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--address`` and ``--timeout-s``."""
     command = click.option(
-        "--timeout-s", default=10.0, show_default=True, help="How long to wait for the daemon."
+        "--timeout-s",
+        default=60.0,
+        show_default=True,
+        help="How long the daemon may take for one thing.",
     )(command)
-    return click.option(
-        "--address",
-        help="unix:/path/to.sock or host:port. [default: $FOREBAY_ADDRESS or the default socket]",
-    )(command)
+    return address_option(command)
 
 
+address_option = click.option(
+    "--address",
+    help="unix:/path/to.sock or host:port. [default: $FOREBAY_ADDRESS or the default socket]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
-def make_client(address: str | None, timeout_s: float) -> forebay.Client:
-    return forebay.Client(address, timeout_s=timeout_s)
+@contextlib.contextmanager
+def connected(address: str | None, timeout_s: float) -> Iterator[forebay.Client]:
+    """Give a client of a daemon that answers. Raises DaemonUnavailableError soon, not late."""
+    with forebay.Client(address, timeout_s=timeout_s) as client:
+        with forebay.Client(address, timeout_s=min(timeout_s, _LOOK_S)) as looking:
+            try:
+                looking.stats()
+            except forebay.DeadlineExceededError:
+                pass  # it is there, and busy
+        yield client
 
 
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, sort_keys=True))
+def print_json(value: Any, *, one_line: bool = False) -> None:
+    click.echo(json.dumps(value, indent=None if one_line else 1, sort_keys=True))
 
 
 def size_text(size_bytes: int) -> str:

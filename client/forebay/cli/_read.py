@@ -1,4 +1,4 @@
-"""``forebay ls``, ``stat``, ``cat`` and ``cp``: looking at objects, through the cache."""
+"""``forebay ls``, ``stat`` and ``cat``: looking at objects, through the cache."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ import dataclasses
 import shutil
 import sys
 import time
-from pathlib import Path
 
 import click
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 import forebay
 from forebay.cli._common import (
     client_options,
+    connected,
     json_option,
-    make_client,
     print_json,
     size_text,
 )
@@ -49,7 +40,7 @@ def ls(
     Example:
       forebay ls -l s3://bucket/coco/train2017/
     """
-    with make_client(address, timeout_s) as client:
+    with connected(address, timeout_s) as client:
         found = False
         rows: list[dict[str, object]] = []
         for entry in client.list(path, recursive=recursive):
@@ -96,7 +87,7 @@ def stat(path: str, address: str | None, timeout_s: float, as_json: bool) -> Non
     Example:
       forebay stat s3://bucket/coco/train2017/000000000009.jpg
     """
-    with make_client(address, timeout_s) as client:
+    with connected(address, timeout_s) as client:
         result = client.stat(path)
     if as_json:
         print_json(dataclasses.asdict(result))
@@ -105,60 +96,23 @@ def stat(path: str, address: str | None, timeout_s: float, as_json: bool) -> Non
     click.echo(f"size     {size_text(result.size_bytes)} ({result.size_bytes} bytes)")
     click.echo(f"version  {result.version}")
     click.echo(f"modified {_time_text(result.modified)}")
-    click.echo(f"cached   {size_text(result.cached_bytes)}")
+    pinned = ", pinned" if result.is_pinned else ""
+    click.echo(f"cached   {size_text(result.cached_bytes)}{pinned}")
 
 
 @click.command()
-@click.argument("path")
+@click.argument("paths", nargs=-1, required=True)
 @client_options
-def cat(path: str, address: str | None, timeout_s: float) -> None:
-    """Write an object's bytes to standard output.
+def cat(paths: tuple[str, ...], address: str | None, timeout_s: float) -> None:
+    """Write the bytes of objects to standard output.
 
     \b
     Example:
       forebay cat s3://bucket/coco/annotations/instances_val2017.json | jq .info
     """
-    with make_client(address, timeout_s) as client, client.open(path) as file:
-        shutil.copyfileobj(file, sys.stdout.buffer, _CHUNK_BYTES)
+    # Without looking for a daemon: what is cached is there without it.
+    with forebay.Client(address, timeout_s=timeout_s) as client:
+        for path in paths:
+            with client.open(path) as file:
+                shutil.copyfileobj(file, sys.stdout.buffer, _CHUNK_BYTES)
         sys.stdout.buffer.flush()
-
-
-@click.command()
-@click.argument("source")
-@click.argument("target", type=click.Path(path_type=Path))
-@client_options
-def cp(source: str, target: Path, address: str | None, timeout_s: float) -> None:
-    """Copy an object to a local file (or into a local folder), through the cache.
-
-    \b
-    Example:
-      forebay cp s3://bucket/weights/r50.pth .
-    """
-    with make_client(address, timeout_s) as client:
-        stat = client.stat(source)
-        if target.is_dir():
-            target = target / stat.uri.rpartition("/")[2]
-        # Under another name until it is whole: an interrupted copy never looks like one.
-        scratch = target.with_name(f".{target.name}.part")
-        try:
-            with client.open(source) as file, scratch.open("wb") as sink, _bar() as progress:
-                task = progress.add_task(target.name, total=stat.size_bytes)
-                while chunk := file.read(_CHUNK_BYTES):
-                    sink.write(chunk)
-                    progress.advance(task, len(chunk))
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
-
-
-def _bar() -> Progress:
-    from rich.console import Console
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

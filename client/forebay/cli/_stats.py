@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+import forebay
 from forebay.cli._common import (
+    address_option,
     client_options,
+    connected,
     duration_text,
     json_option,
-    make_client,
     print_json,
     ratio_text,
     size_text,
@@ -24,7 +26,10 @@ _WINDOWS = (("since_start", "since start"), ("last_minute", "last minute"), ("to
 
 
 @click.command()
-@client_options
+@address_option
+@click.option(
+    "--timeout-s", default=2.0, show_default=True, help="How long to wait for an answer."
+)
 @json_option
 def ping(address: str | None, timeout_s: float, as_json: bool) -> None:
     """Ask the daemon whether it is there; exit code 3 if not.
@@ -33,9 +38,12 @@ def ping(address: str | None, timeout_s: float, as_json: bool) -> None:
     Example:
       forebay ping --address unix:/run/forebay/forebay.sock
     """
-    with make_client(address, timeout_s) as client:
+    with forebay.Client(address, timeout_s=timeout_s) as client:
         started = time.monotonic()
-        raw = client.stats().raw
+        try:
+            raw = client.stats().raw
+        except forebay.DeadlineExceededError as error:
+            raise forebay.DaemonUnavailableError(str(error)) from error
         seconds = time.monotonic() - started
     if as_json:
         print_json({"version": raw["version"], "pid": raw["pid"], "seconds": seconds})
@@ -47,7 +55,12 @@ def ping(address: str | None, timeout_s: float, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--watch", type=float, metavar="SECONDS", help="Show again every so many seconds.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Show again every so many seconds; with --json a line each time.",
+)
 @client_options
 @json_option
 def stats(address: str | None, timeout_s: float, as_json: bool, watch: float | None) -> None:
@@ -57,23 +70,22 @@ def stats(address: str | None, timeout_s: float, as_json: bool, watch: float | N
     Example:
       forebay stats --watch 2
     """
-    if watch is not None and watch <= 0:
-        raise click.UsageError(f"--watch {watch:g}: give a number of seconds above 0")
-    with make_client(address, timeout_s) as client:
-        if as_json:
-            while True:
-                print_json(client.stats().raw)
-                if watch is None:
-                    return
-                time.sleep(watch)
-        console = Console()
+    with connected(address, timeout_s) as client:
         if watch is None:
-            console.print(_tables(client.stats().raw))
-            return
-        with Live(console=console, auto_refresh=False) as live:
+            raw = client.stats().raw
+            if as_json:
+                print_json(raw)
+            else:
+                Console(soft_wrap=True).print(_tables(raw))
+        elif as_json:
             while True:
-                live.update(_tables(client.stats().raw), refresh=True)
+                print_json(client.stats().raw, one_line=True)
                 time.sleep(watch)
+        else:
+            with Live(auto_refresh=False) as live:
+                while True:
+                    live.update(_tables(client.stats().raw), refresh=True)
+                    time.sleep(watch)
 
 
 def _tables(raw: dict[str, Any]) -> Table:
@@ -97,6 +109,8 @@ def _reads(raw: dict[str, Any]) -> Table:
         ("read from the origin", lambda w: size_text(w["origin_bytes"])),
         ("origin requests", lambda w: f"{w['origin_requests']:,}"),
         ("origin retries", lambda w: f"{w['origin_retries']:,}"),
+        ("reads past the cache", lambda w: f"{w['uncached_reads']:,}"),
+        ("served while stale", lambda w: f"{w['stale_served']:,}"),
     ]
     for title, text in rows:
         table.add_row(title, *(text(raw[window]) for window, _ in _WINDOWS))
@@ -109,7 +123,6 @@ def _facts(raw: dict[str, Any]) -> Table:
     table.add_column("")
     used = raw["used_bytes"] + raw["overhead_bytes"]
     share = ratio_text(used / raw["max_bytes"] if raw["max_bytes"] else None)
-    latency = raw["origin_latency_s"]
     evictions = ", ".join(
         f"{reason}: {row['objects']:,} ({size_text(row['bytes'])})"
         for reason, row in raw["evictions"].items()
@@ -124,7 +137,8 @@ def _facts(raw: dict[str, Any]) -> Table:
             "fills",
             f"{raw['fills_in_flight']} in flight, {raw['deduplicated_fills']:,} readers joined one",
         ),
-        ("origin latency", f"p50 {_latency(latency['p50'])}, p99 {_latency(latency['p99'])}"),
+        ("origin latency", _latency(raw["origin_latency_s"])),
+        ("fill latency", _latency(raw["fill_latency_s"])),
         ("evictions", evictions or "none"),
         ("errors", errors or "none"),
         (
@@ -138,5 +152,7 @@ def _facts(raw: dict[str, Any]) -> Table:
     return table
 
 
-def _latency(seconds: float | None) -> str:
-    return "-" if seconds is None else duration_text(seconds)
+def _latency(percentiles: dict[str, Any]) -> str:
+    if not percentiles["count"]:
+        return "-"
+    return ", ".join(f"{name} {duration_text(percentiles[name])}" for name in ("p50", "p99"))

@@ -268,14 +268,18 @@ class Cache:
         return below if own is None or own in below else [own, *below]
 
     async def evict(self, prefix: str, *, everything: bool = False) -> tuple[int, int]:
-        """Drop what is cached under *prefix*; returns (objects, bytes)."""
+        """Drop what is cached under *prefix*; returns (objects, bytes).
+
+        Who reads from here on gets what the origin has from here on.
+        """
+        if not everything and not prefix:
+            raise InvalidPathError("evict needs a path or prefix, or everything")
+        self.filler.evicting("" if everything else self.origins.target(prefix).uri)
         self.store.flush()
         if everything:
             entries = await asyncio.to_thread(lambda: list(self.store.catalogue.all()))
-        elif prefix:
-            entries = self._below(prefix)
         else:
-            raise InvalidPathError("evict needs a path or prefix, or everything")
+            entries = self._below(prefix)
         self.listings.forget()
         objects = freed = 0
         for start in range(0, len(entries), _SLICE_ENTRIES):

@@ -12,9 +12,11 @@ import dataclasses
 import logging
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from forebay_protos import uris
 from forebay_protos.table import BLOB, PACKED, PINNED, packed_place
 from forebayd.cache import freshness
 from forebayd.cache.flight import Flights
@@ -73,6 +75,8 @@ class Filler:
         self._min_free_bytes = min_free_bytes
         self._is_pinned = is_pinned
         self.flights = Flights()
+        self._evictions_asked = 0
+        self._evicted_prefixes: deque[str] = deque(maxlen=256)
         self._floor_bytes, self._floor_until = 0, 0.0  # to be written, and the time, unlooked
 
     async def ensure(
@@ -177,6 +181,19 @@ class Filler:
         """Return until when clients may serve *entry* (see ``freshness.validity``)."""
         return freshness.validity(target.origin.config, entry.validated_at_ns)
 
+    def evicting(self, prefix: str) -> None:
+        """Note that everything below *prefix* ("": everything) is being evicted on request."""
+        self._evictions_asked += 1
+        self._evicted_prefixes.append(prefix)
+
+    def _was_evicted(self, uri: str, since: int) -> bool:
+        """Tell whether *uri* was evicted on request after the first *since* such requests."""
+        count = self._evictions_asked - since
+        if count > len(self._evicted_prefixes):
+            return True  # more than are remembered
+        latest = list(self._evicted_prefixes)[len(self._evicted_prefixes) - count :]
+        return any(not prefix or uris.has_prefix(uri, prefix) for prefix in latest)
+
     # --- one fill ----------------------------------------------------------------------------
 
     def _reserve(self, size_bytes: int) -> bool:
@@ -207,8 +224,14 @@ class Filler:
 
     async def _fill_first(self, target: Target) -> Entry | Uncached:
         """Fill an object of which nothing is known."""
-        asked_at_ns = time.time_ns()
-        body = await target.origin.driver.get_range(target.uri, 0, 1 << self._block_shift)
+        for _ in range(_ROUNDS):
+            asked_at_ns, evictions = time.time_ns(), self._evictions_asked
+            body = await target.origin.driver.get_range(target.uri, 0, 1 << self._block_shift)
+            if not self._was_evicted(target.uri, evictions):
+                break
+            # Who reads after an evict is not to get what was asked of the origin before it.
+        else:
+            return Uncached(body.info)
         raced = self._store.get(target.fingerprint)
         if raced is not None:  # a block flight of an older entry cannot do this, a validation can
             self.drop(raced, "changed")
