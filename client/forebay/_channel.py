@@ -37,6 +37,7 @@ _OPTIONS = (
 )
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 _BROKEN_TRIES = 3
+_CLOSED = ("closed channel", "Channel closed")  # as grpcio says it, in two places
 _CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
@@ -154,7 +155,7 @@ class _Attempt:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if isinstance(error, ValueError) and "closed channel" in str(error):
+        if isinstance(error, ValueError) and any(text in str(error) for text in _CLOSED):
             return True  # a fork came between stub() and the call
         if not isinstance(error, grpc.RpcError):
             return False

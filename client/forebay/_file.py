@@ -53,7 +53,7 @@ def open_object(
             place = hits.find(path, is_filled=True)
     if place is not None:
         view, found = place
-        if found.mapping is not None:
+        if found.file_number > 0:
             data = hits.look(path, None, None, is_filled=is_filled)
             return _in_memory(misses.get(path, None, None, timeout_s) if data is None else data)
         if is_filled:
@@ -162,7 +162,7 @@ class _ObjectFile(io.RawIOBase):
         target = target[:length]
         while (place := self._secure(low, low + length)) is not None:
             view, found = place
-            file = view.file(found)
+            file = view.folder.file(found.file_number)
             if os.preadv(file.fd, [target], low) == length and view.is_unchanged(found):
                 break
             self._place = None
@@ -178,7 +178,7 @@ class _ObjectFile(io.RawIOBase):
         data = b""
         while low < high and (place := self._secure(low, high)) is not None:
             view, found = place
-            file = view.file(found)
+            file = view.folder.file(found.file_number)
             data = read_file(file, low, high - low)
             if len(data) == high - low and view.is_unchanged(found):
                 break

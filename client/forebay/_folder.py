@@ -18,6 +18,7 @@ from forebay_protos.table import BUCKET_RECORDS, HEADER_SIZE, RECORD_SIZE, unpac
 
 LEASE_NS = int(layout.LEASE_S * 1e9)
 _OPEN_FILES = 256  # of a usual limit of 1,024
+_MAPPED_SEGMENTS = 16_384  # of a usual limit of 65,530 mappings
 _MAPPED_BLOBS = 64
 
 
@@ -85,40 +86,42 @@ class Folder:
                 os.close(fd)
         return memoryview(mmap.mmap(-1, slots * 8)).cast("Q")
 
-    def map_segment(self, number: int) -> memoryview:
-        """Map a segment, for ``segments``. Raises OSError."""
-        file = self.segment_file(number)
-        size = self.attachment.segment_bytes
-        if os.fstat(file.fd).st_size < size:
-            raise OSError(f"segment {number} is shorter than {size} bytes")
-        return map_readonly(file.fd, size)
+    def file(self, number: int) -> OpenFile:
+        """Return the file of a segment, or of a blob by its negative generation. Raises OSError."""
+        return self._files.get(number) or self._open(number)
 
-    def segment_file(self, number: int) -> OpenFile:
-        return self._files.get(number) or self._open(number, layout.segment_name(number))
-
-    def blob_file(self, generation: int) -> OpenFile:
-        # Negative: one table for both, segments and blobs are numbered from 1.
-        return self._files.get(-generation) or self._open(-generation, layout.blob_name(generation))
-
-    def _open(self, key: int, name: str) -> OpenFile:
-        file = self._files[key] = OpenFile(f"{self.path}/{name}")
+    def _open(self, number: int) -> OpenFile:
+        name = layout.segment_name(number) if number > 0 else layout.blob_name(-number)
+        file = self._files[number] = OpenFile(f"{self.path}/{name}")
         while len(self._files) > _OPEN_FILES:
             with contextlib.suppress(KeyError):  # another thread was faster
                 self._files.popitem(last=False)
         return file
 
-    def blob(self, generation: int, size_bytes: int) -> memoryview:
-        """Return the mapping of a blob. Raises OSError."""
-        mapping = self._blobs.get(generation)
+    def segment(self, number: int) -> memoryview:
+        """Return the mapping of a segment. Raises OSError."""
+        mapping = self.segments.get(number)
         if mapping is None:
-            file = self.blob_file(generation)
-            if os.fstat(file.fd).st_size < size_bytes:
-                raise OSError(f"blob {generation:x} is shorter than {size_bytes} bytes")
-            mapping = self._blobs[generation] = map_readonly(file.fd, size_bytes)
+            if len(self.segments) >= _MAPPED_SEGMENTS:
+                self.segments.clear()
+            mapping = self.segments[number] = self._map(number, self.attachment.segment_bytes)
+        return mapping
+
+    def blob(self, number: int, size_bytes: int) -> memoryview:
+        """Return the mapping of a blob by its negative generation. Raises OSError."""
+        mapping = self._blobs.get(number)
+        if mapping is None:
+            mapping = self._blobs[number] = self._map(number, size_bytes)
             while len(self._blobs) > _MAPPED_BLOBS:
                 with contextlib.suppress(KeyError):
                     self._blobs.popitem(last=False)
         return mapping
+
+    def _map(self, number: int, size_bytes: int) -> memoryview:
+        file = self.file(number)
+        if os.fstat(file.fd).st_size < size_bytes:
+            raise OSError(f"file {number} of the cache is shorter than {size_bytes} bytes")
+        return map_readonly(file.fd, size_bytes)
 
     def after_fork_in_child(self) -> None:
         self.checked_ns = 0

@@ -56,13 +56,13 @@ _MOST_PREAD = 0x7FFF_F000  # Linux reads no more at once
 _PREREAD_BYTES = 8 << 20
 _unpack_halves = struct.Struct("<QQ").unpack
 _unpack_record = RECORD.unpack
-_MAPPED_SEGMENTS = 16_384  # of a usual limit of 65,530 mappings
 _CRC_AT = RECORD_SIZE - 4
 _NOT_PLAIN = frozenset(("", ".", ".."))
 
 
-Known = tuple[int, int, bytes, "memoryview | None", int, int, int, int, int]
-"""A Found as plain tuple, which is faster to make and to unpack."""
+Known = tuple[int, int, bytes, int, int, int, int, int]
+"""A Found as plain tuple: faster to make and to unpack, and nothing that the garbage collector has to
+follow, of which there are tens of thousands."""
 
 
 class Found(NamedTuple):
@@ -71,12 +71,11 @@ class Found(NamedTuple):
     at: int  # of the record in the table
     stop: int
     record: bytes
-    mapping: memoryview | None  # of the segment; None for a blob
-    first: int  # of the object's bytes in the mapping, or in the blob
+    file_number: int  # of the segment; for a blob its generation, negative
+    first: int  # of the object's bytes in the file
     last: int
     slot: int
     stale_after_ns: int
-    file_number: int  # of the segment, or the generation of a blob
 
 
 class View:
@@ -87,11 +86,11 @@ class View:
         "_folders",
         "_keys",
         "_paths",
-        "_segments",
         "counters",
         "folder",
         "old",
         "recency",
+        "segments",
         "table",
         "young",
     )
@@ -110,7 +109,7 @@ class View:
             for row in attachment.origins
         }
         self._bucket_mask = folder.bucket_mask
-        self._segments = folder.segments
+        self.segments = folder.segments
         self._folders: dict[str, blake2b] = {}  # path of a folder -> hash of its URI, unfinished
 
     def _fingerprint(self, path: str) -> bytes | None:
@@ -162,25 +161,12 @@ class View:
                         at += start
                         stop = at + RECORD_SIZE
                         slot = (at - HEADER_SIZE) // RECORD_SIZE
-                        if not flags & PACKED:
-                            return at, stop, record, None, 0, size, slot, stale, generation
-                        segment = place >> 32
-                        mapping = self._segments.get(segment) or self._segment(segment)
-                        if mapping is None:
-                            return None
-                        first = (place & 0xFFFF_FFFF) * ALIGNMENT
-                        return at, stop, record, mapping, first, first + size, slot, stale, segment
+                        if flags & PACKED:
+                            first = (place & 0xFFFF_FFFF) * ALIGNMENT
+                            return at, stop, record, place >> 32, first, first + size, slot, stale
+                        return at, stop, record, -generation, 0, size, slot, stale
                 at = bucket.find(fingerprint, at + 1)
         return None
-
-    def _segment(self, number: int) -> memoryview | None:
-        if len(self._segments) >= _MAPPED_SEGMENTS:
-            self._segments.clear()
-        try:
-            mapping = self._segments[number] = self.folder.map_segment(number)
-        except OSError:
-            return None
-        return mapping
 
     def remember(self, path: str, known: Known) -> None:
         if len(self.young) >= _MEMO_PATHS:
@@ -203,22 +189,11 @@ class View:
     @staticmethod
     def has(known: Known, start: int, end: int) -> bool:
         """Tell whether the cache has these bytes of the object."""
-        if known[3] is not None:
+        if known[3] > 0:
             return True
         _, _, place, size, _, _, block_shift, _, _ = _unpack_record(known[2])
         needed = groups_mask(start, end, size, block_shift)
         return bool(place & needed == needed)
-
-    def file(self, known: Known) -> OpenFile:
-        """Return the file in which the object's bytes begin at ``first``. Raises OSError."""
-        if known[3] is None:
-            return self.folder.blob_file(known[8])
-        return self.folder.segment_file(known[8])
-
-    def mapping(self, known: Known) -> memoryview:
-        """Return the mapping in which the object's bytes begin at ``first``. Raises OSError."""
-        mapping = known[3]
-        return self.folder.blob(known[8], known[5]) if mapping is None else mapping
 
 
 def read_file(file: OpenFile, start: int, length: int) -> bytes:
@@ -267,10 +242,11 @@ class Hits:
         # All of this is one function, and the checks are in this order, because it is the product:
         # a call costs 0.1 us here, and 4 KB are copied in 0.2.
         if known is not None and view is not None:
-            at, stop, record, mapping, first, last, slot, stale_after_ns, _ = known
+            at, stop, record, number, first, last, slot, stale_after_ns = known
             table = view.table
             recency = view.recency
             now = time.time_ns()
+            mapping = view.segments.get(number)
             if (
                 mapping is not None
                 and now < stale_after_ns
@@ -298,10 +274,10 @@ class Hits:
         now = time.time_ns()
         if 0 <= now - view.folder.checked_ns < LEASE_NS:
             known = view.find(path)
-            if known is not None and known[3] is not None and now < known[7]:
-                at, stop, record, _, first, last, slot, _, number = known
+            if known is not None and known[3] > 0 and now < known[7]:
+                at, stop, record, number, first, last, slot, _ = known
                 try:
-                    data = os.pread(view.folder.segment_file(number).fd, last - first, first)
+                    data = os.pread(view.folder.file(number).fd, last - first, first)
                 except OSError:
                     data = b""
                 if len(data) == last - first and view.table[at:stop] == record:
@@ -324,21 +300,18 @@ class Hits:
             view, known, is_first_touch = self._find(path, is_filled)
             if view is None or known is None:
                 break
-            at, stop, record, mapping, first, last, slot, _, _ = known
+            at, stop, record, number, first, last, slot, _ = known
             low, high = 0, last - first
             if start is not None or end is not None:
                 low, high, _ = slice(start, end).indices(high)
                 high = max(low, high)
-            if mapping is None and not view.has(known, low, high):
+            if number < 0 and not view.has(known, low, high):
                 break
             try:
-                if (
-                    mapping is None
-                    or is_first_touch
-                    or not _are_resident(view, known, first + high - 1)
-                ):
-                    data = read_file(view.file(known), first + low, high - low)
+                if number < 0 or is_first_touch or not _are_resident(view, known):
+                    data = read_file(view.folder.file(number), first + low, high - low)
                 else:
+                    mapping = view.folder.segment(number)
                     data = mapping[first + low : first + high].tobytes()
             except OSError:
                 data = b""
@@ -356,6 +329,22 @@ class Hits:
         if not is_filled:
             self._count_miss()
         return None
+
+    def read_into(self, path: str, start: int, target: memoryview, identity: bytes) -> bytes:
+        """Read a range that was just filled; returns the identity of the record that it is of.
+
+        b"" if the range is not there, or of another record than *identity* (b"": of any).
+        """
+        view, known, _ = self._find(path, True)
+        if view is None or known is None or not view.has(known, start, start + len(target)):
+            return b""
+        now = known[2][:IDENTITY_SIZE]
+        try:
+            count = os.preadv(view.folder.file(known[3]).fd, [target], known[4] + start)
+        except OSError:
+            return b""
+        is_right = count == len(target) and now in (identity or now,) and view.is_unchanged(known)
+        return now if is_right else b""
 
     def find(self, path: str, *, is_filled: bool = False) -> tuple[View, Found] | None:
         """Return the record of an object, None if it may not be served unasked."""
@@ -410,13 +399,14 @@ class Hits:
             view, known, is_first_touch = self._find(path, False)
             if view is None or known is None:
                 break
-            first, last, slot = known[4], known[5], known[6]
-            if known[3] is None and not view.has(known, 0, last):
+            _, _, _, number, first, last, slot, _ = known
+            if number < 0 and not view.has(known, 0, last):
                 break
+            folder = view.folder
             try:
-                if is_first_touch or not _are_resident(view, known, last - 1):
-                    _preread(view.file(known), first, last - first)
-                mapping = view.mapping(known)
+                if is_first_touch or not _are_resident(view, known):
+                    _preread(folder.file(number), first, last - first)
+                mapping = folder.segment(number) if number > 0 else folder.blob(number, last)
             except OSError:
                 break
             try:
@@ -437,13 +427,16 @@ class Hits:
         return None
 
 
-def _are_resident(view: View, known: Known, offset: int) -> bool:
-    """Tell whether an object's pages, of which *offset* is in the last, are taken to be in memory.
+def _are_resident(view: View, known: Known) -> bool:
+    """Tell whether an object's pages are taken to be in memory.
 
-    The last: reading ahead for a neighbour brings the first pages only.
+    Asked for the last one: reading ahead for a neighbour brings the first pages only.
     """
-    return time.time_ns() - view.recency[known[6]] < _WARM_NS or is_resident(
-        view.file(known), offset
+    _, _, _, number, first, last, slot, _ = known
+    return (
+        time.time_ns() - view.recency[slot] < _WARM_NS
+        or last == first
+        or is_resident(view.folder.file(number), last - 1)
     )
 
 

@@ -7,6 +7,7 @@ of the daemon cuts is asked for again.
 
 from __future__ import annotations
 
+import io
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,10 @@ class Misses:
     ) -> bytes:
         low, high = absolute
         is_remote = self._node.folder() is None
+        if not is_remote and (high is None or high - low > FIRST_BYTES):
+            data = self._get_large(path, uri, low, high, version, timeout_s)
+            if data is not None:
+                return data
         for _ in range(ROUNDS):
             filled = self.fill(uri, low, high, version, timeout_s, inline=is_remote)
             outcome = filled.WhichOneof("outcome")
@@ -96,6 +101,46 @@ class Misses:
                 return data
             self._node.doubt()  # is this the folder into which it filled?
         return b"".join(self.read(uri, low, high, filled.version, filled.size_bytes, timeout_s))
+
+    def _get_large(
+        self,
+        path: StrPath,
+        uri: str,
+        low: int,
+        high: int | None,
+        version: str,
+        timeout_s: float,
+    ) -> bytes | None:
+        """Return a long range, each piece of it read while the next ones are being filled.
+
+        None if it is short after all, or cannot be had like this.
+        """
+        first = _range(uri, low, low + FIRST_BYTES, version)
+        filled = self._fill_one(first, timeout_s, inline=False)
+        end = filled.size_bytes if high is None else min(high, filled.size_bytes)
+        if filled.WhichOneof("outcome") != "placed" or end <= low + FIRST_BYTES:
+            return None
+        starts = range(low, end, FIRST_BYTES)
+        pieces = [_range(uri, at, min(end, at + FIRST_BYTES), filled.version) for at in starts]
+        # The buffer of a BytesIO becomes its bytes without a copy.
+        sink, identity = io.BytesIO(), b""
+        timeouts = -(-(end - low) // PIECE_BYTES)
+        for index, piece in self._fill_all(pieces, timeout_s * timeouts, inline=False):
+            outcome = piece.WhichOneof("outcome")
+            if outcome == "error":
+                raise from_reply(piece.error)
+            if outcome != "placed":
+                return None
+            if not identity:
+                sink.seek(end - low - 1)
+                sink.write(b"\0")
+            at = starts[index]
+            to = min(end, at + FIRST_BYTES)
+            with sink.getbuffer() as whole, whole[at - low : to - low] as target:
+                identity = self._hits.read_into(as_text(path), at, target, identity)
+            if not identity:
+                return None
+        return sink.getvalue()
 
     def _size(self, uri: str, timeout_s: float) -> tuple[int, str]:
         reply = self._node.channel.call("Stat", pb.StatRequest(uri=uri), timeout_s)

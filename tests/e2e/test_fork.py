@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -238,6 +237,8 @@ def test_closed_client_in_a_child_leaves_the_parents_open(
 # --- torch ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on few cores
+@pytest.mark.filterwarnings("ignore:Failed to initialize NumPy:UserWarning")
 @pytest.mark.parametrize("method", _METHODS)
 @rounds("epochs", few=2, full=20)
 def test_torch_loader_with_persistent_workers(
@@ -249,12 +250,10 @@ def test_torch_loader_with_persistent_workers(
     forks.read_some(client, prefix, range(10))
     photos = Photos(client, prefix, 64)
     loader = make_loader(photos, method, workers=4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, of machines with few cores
-        for _ in range(epochs):
-            seen = sorted(number for batch in loader for number in batch)
-            assert seen == list(range(64))
-            forks.read_some(client, prefix, [70, 71])
+    for _ in range(epochs):
+        seen = sorted(number for batch in loader for number in batch)
+        assert seen == list(range(64))
+        forks.read_some(client, prefix, [70, 71])
     assert client.stats().misses <= 64 + 10 + 4
 
 

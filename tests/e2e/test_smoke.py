@@ -102,9 +102,7 @@ def test_warm_evict_and_check(client: forebay.Client) -> None:
     assert client.stats().objects == 2
 
 
-def test_hits_go_on_while_the_daemon_is_down(
-    daemon: DaemonProcess, client: forebay.Client
-) -> None:
+def test_hits_go_on_while_the_daemon_is_down(daemon: DaemonProcess, client: forebay.Client) -> None:
     assert client.get("data/images/1.jpg") == SMALL
 
     daemon.kill9()

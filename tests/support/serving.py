@@ -21,18 +21,19 @@ def serving(
     max_bytes: int | str = "1GB",
     config: str | None = None,
     env: Mapping[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
     **settings: object,
 ) -> Iterator[DaemonProcess]:
     """Run a daemon; *settings* are words of the configuration, *config* the text of a TOML file."""
     with tempfile.TemporaryDirectory(prefix="fb-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        arguments = ["--max-bytes", str(max_bytes)]
+        flags = [*arguments, "--max-bytes", str(max_bytes)]
         if endpoint_url is not None:
-            arguments += ["--endpoint-url", endpoint_url]
+            flags += ["--endpoint-url", endpoint_url]
         if config is not None:
             config_file = folder / "forebay.toml"
             config_file.write_text(config)
-            arguments += ["--config", str(config_file)]
+            flags += ["--config", str(config_file)]
         words = {
             f"FOREBAY_{word.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
             for word, value in settings.items()
@@ -41,7 +42,7 @@ def serving(
             cache_dir=folder / "cache",
             address=f"unix:{folder}/sock",
             log_file=folder / "daemon.log",
-            arguments=tuple(arguments),
+            arguments=tuple(flags),
             env={**words, **(env or {})},
         )
         try:

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from forebay.cli import _serve
-from forebay.cli._common import client_options, json_option, connected, print_json, size_text
+from forebay.cli._common import client_options, connected, json_option, print_json, size_text
 
 if TYPE_CHECKING:
     import forebay

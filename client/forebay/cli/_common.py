@@ -39,11 +39,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 def connected(address: str | None, timeout_s: float) -> Iterator[forebay.Client]:
     """Give a client of a daemon that answers. Raises DaemonUnavailableError soon, not late."""
     with forebay.Client(address, timeout_s=timeout_s) as client:
-        with forebay.Client(address, timeout_s=min(timeout_s, _LOOK_S)) as looking:
-            try:
-                looking.stats()
-            except forebay.DeadlineExceededError:
-                pass  # it is there, and busy
+        with (
+            forebay.Client(address, timeout_s=min(timeout_s, _LOOK_S)) as looking,
+            contextlib.suppress(forebay.DeadlineExceededError),  # it is there, and busy
+        ):
+            looking.stats()
         yield client
 
 

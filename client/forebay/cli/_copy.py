@@ -70,7 +70,7 @@ def _chunks(
     client: forebay.Client, source: str
 ) -> Iterator[list[tuple[forebay.Stat, tuple[str, ...]]]]:
     """Yield some objects below a prefix at a time, with the components of their names below it."""
-    prefix = client.uri(source).rstrip("/") + "/"
+    prefix = client._uri(source).rstrip("/") + "/"
     below = (
         (entry, tuple(entry.uri.removeprefix(prefix).split("/")))
         for entry in client.list(source, recursive=True)

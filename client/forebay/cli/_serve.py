@@ -21,7 +21,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 class _FieldsFormatter(logging.Formatter):
     """One line an event: time, level, logger, text, then the event's fields as key=value."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]  # as the logging docs do
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)

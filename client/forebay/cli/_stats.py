@@ -27,9 +27,7 @@ _WINDOWS = (("since_start", "since start"), ("last_minute", "last minute"), ("to
 
 @click.command()
 @address_option
-@click.option(
-    "--timeout-s", default=2.0, show_default=True, help="How long to wait for an answer."
-)
+@click.option("--timeout-s", default=2.0, show_default=True, help="How long to wait for an answer.")
 @json_option
 def ping(address: str | None, timeout_s: float, as_json: bool) -> None:
     """Ask the daemon whether it is there; exit code 3 if not.

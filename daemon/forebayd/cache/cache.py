@@ -180,6 +180,8 @@ class Cache:
         meanwhile.
         """
         outcome = await self.fill(uri, start, min_end(start, end, _CHUNK_BYTES), version)
+        if isinstance(outcome, Uncached):
+            self.statistics.add("misses")
         target = self.origins.target(uri)
         info = self.filler.info(outcome)
         end_there = info.size_bytes if end is None else min(end, info.size_bytes)

@@ -14,7 +14,7 @@ import os
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from forebay_protos import uris
 from forebay_protos.table import BLOB, PACKED, PINNED, packed_place
@@ -26,7 +26,7 @@ from forebayd.store import disk
 from forebayd.store.rows import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from forebayd.cache.eviction import Evictor
     from forebayd.cache.origins import Target
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from forebayd.stats import Statistics
     from forebayd.store.store import Store
 
+Filled = TypeVar("Filled")
+
 log = logging.getLogger(__name__)
 
 _FLOOR_LOOK_BYTES, _FLOOR_LOOK_S = 64 << 20, 0.2
 _ROUNDS = 5  # an object that is replaced at the origin faster than it can be read
-_BLOCKS_AT_ONCE = 16  # of one object: 128 MiB in memory
+_BLOCKS_AT_ONCE = 16  # of all large objects: 128 MiB in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Filler:
         self._min_free_bytes = min_free_bytes
         self._is_pinned = is_pinned
         self.flights = Flights()
+        self._block_places = asyncio.Semaphore(_BLOCKS_AT_ONCE)
         self._evictions_asked = 0
         self._evicted_prefixes: deque[str] = deque(maxlen=256)
         self._floor_bytes, self._floor_until = 0, 0.0  # to be written, and the time, unlooked
@@ -91,7 +94,7 @@ class Filler:
             entry = await self.current(target)
             if entry is None:
                 outcome: Entry | Uncached = await self.flights.do(
-                    (target.fingerprint, "first"), lambda: self._fill_first(target)
+                    (target.fingerprint, "first"), lambda: self._timed(self._fill_first(target))
                 )
                 filled = True
                 if isinstance(outcome, Uncached):
@@ -222,6 +225,13 @@ class Filler:
         self._floor_until = now + _FLOOR_LOOK_S
         return spare >= 0
 
+    async def _timed(self, fill: Awaitable[Filled]) -> Filled:
+        """Return what *fill* returns; how long it took goes into the statistics."""
+        began = time.perf_counter()
+        filled = await fill
+        self._statistics.fill_latency.observe(time.perf_counter() - began)
+        return filled
+
     async def _fill_first(self, target: Target) -> Entry | Uncached:
         """Fill an object of which nothing is known."""
         for _ in range(_ROUNDS):
@@ -271,14 +281,12 @@ class Filler:
 
     async def _fill_blocks(self, target: Target, entry: Entry, missing: list[int]) -> bool:
         """Fill blocks concurrently; False if there was no room for one."""
-        slots = asyncio.Semaphore(_BLOCKS_AT_ONCE)
 
         async def fill(block: int) -> bool:
-            async with slots:
-                done: bool = await self.flights.do(
-                    (entry.generation, block), lambda: self._fill_block(target, entry, block)
-                )
-                return done
+            done: bool = await self.flights.do(
+                (entry.generation, block), lambda: self._fill_block(target, entry, block)
+            )
+            return done
 
         tasks = [asyncio.create_task(fill(block)) for block in missing]
         try:
@@ -288,6 +296,10 @@ class Filler:
                 task.cancel()
 
     async def _fill_block(self, target: Target, entry: Entry, block: int) -> bool:
+        async with self._block_places:
+            return await self._timed(self._fetch_block(target, entry, block))
+
+    async def _fetch_block(self, target: Target, entry: Entry, block: int) -> bool:
         now = self._store.get(entry.fingerprint)
         if now is None or now.generation != entry.generation:
             raise EvictedMeanwhileError

@@ -1,0 +1,567 @@
+"""The command ``forebay`` as a shell runs it: output, exit codes, errors of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+import forebay
+from forebay.cli import cli
+from support.serving import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import StartDaemon
+    from support.ceph import Bucket
+    from support.daemon import DaemonProcess
+    from support.proxy import FaultProxy
+
+WAIT_S = 60
+FILES = {
+    "images/1.jpg": random.Random(1).randbytes(5000),
+    "images/2.jpg": random.Random(2).randbytes(6000),
+    "images/deep/3.jpg": random.Random(3).randbytes(7000),
+    "weights.pth": random.Random(4).randbytes(3 << 20),
+    "empty": b"",
+}
+
+
+class Shell:
+    """Runs ``forebay`` with the environment of a user."""
+
+    def __init__(self, **env: str) -> None:
+        self.env = {**os.environ, **env}
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603  # the command under test
+            [sys.executable, "-m", "forebay", *arguments],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, bytes, str]:
+        """Return (exit code, stdout, stderr)."""
+        with self.start(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=WAIT_S)
+            finally:
+                process.kill()
+        return process.returncode, out, err.decode()
+
+    def out(self, *arguments: str) -> str:
+        """Return the output of a command that must succeed."""
+        code, out, err = self.run(*arguments)
+        assert code == 0, err
+        return out.decode()
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.out(*arguments, "--json"))
+
+    def error(self, *arguments: str, code: int = 1) -> str:
+        """Return the one line that a command that must fail so says."""
+        returned, _, err = self.run(*arguments)
+        assert returned == code, err
+        assert "Traceback" not in err
+        (line,) = err.splitlines()
+        assert line.startswith("forebay: ")
+        return line
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("origin")
+    for name, data in FILES.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared_daemon() -> Iterator[DaemonProcess]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(shared_daemon: DaemonProcess) -> DaemonProcess:
+    """A daemon with nothing cached or pinned."""
+    with forebay.Client(shared_daemon.address) as client:
+        for prefix in client.stats().raw["pinned_prefixes"]:
+            client.unpin(prefix)
+        client.evict(everything=True)
+    return shared_daemon
+
+
+@pytest.fixture
+def shell(daemon: DaemonProcess) -> Shell:
+    return Shell(FOREBAY_ADDRESS=daemon.address)
+
+
+@pytest.fixture
+def uri(origin: Path) -> str:
+    return origin.as_uri()
+
+
+# --- help and usage ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_helps_with_an_example(name: str) -> None:
+    command = cli.commands[name]
+    with click.Context(command, info_name=name, parent=click.Context(cli, info_name="forebay")):
+        text = command.get_help(click.get_current_context())
+
+    assert re.search(rf"Examples?:\n +forebay {name}", text)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("fetch",), ("get", "x"), ("cat",), ("stats", "--watch", "0"), ("evict",), ("ls", "--no")],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    code, out, err = Shell().run(*arguments)
+
+    assert (code, out) == (2, b"")
+    assert "Usage: forebay" in err
+    assert "Traceback" not in err
+
+
+def test_version_and_help_need_no_daemon() -> None:
+    assert forebay.__version__ in Shell().out("--version")
+    assert "forebay serve" in Shell().out("--help")
+
+
+# --- is it there, and what does it do? --------------------------------------------------------
+
+
+def test_ping_tells_version_and_pid(shell: Shell, daemon: DaemonProcess) -> None:
+    assert f"forebay {forebay.__version__} (pid {daemon.pid})" in shell.out("ping")
+    assert shell.json("ping")["pid"] == daemon.pid
+
+
+@pytest.mark.parametrize("command", [("ping",), ("stats",), ("ls", "s3://b/"), ("evict", "--all")])
+def test_no_daemon_is_exit_code_3(tmp_path: Path, command: tuple[str, ...]) -> None:
+    address = f"unix:{tmp_path}/none.sock"
+
+    line = Shell().error(*command, "--address", address, "--timeout-s", "0.2", code=3)
+
+    assert address in line
+    assert "forebay serve" in line
+
+
+def test_ping_of_a_daemon_that_hangs_is_exit_code_3(shell: Shell, daemon: DaemonProcess) -> None:
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        shell.error("ping", "--timeout-s", "0.5", code=3)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+
+
+def test_address_that_is_none_is_explained() -> None:
+    assert "host:port" in Shell().error("ping", "--address", "nonsense")
+
+
+def test_stats_answer_what_an_operator_asks(
+    shell: Shell, daemon: DaemonProcess, uri: str
+) -> None:
+    before = shell.json("stats")
+    with forebay.Client(daemon.address) as client:
+        client.get(f"{uri}/images/1.jpg")
+        client.get(f"{uri}/images/1.jpg")
+        client.get(f"{uri}/weights.pth")
+        client.evict(f"{uri}/images/1.jpg")
+        with pytest.raises(FileNotFoundError):
+            client.get(f"{uri}/absent")
+        raw = shell.json("stats")
+    text = shell.out("stats")
+
+    def grown(name: str) -> int:
+        return int(raw["since_start"][name] - before["since_start"][name])
+
+    sizes = len(FILES["images/1.jpg"]), len(FILES["weights.pth"])
+    assert (grown("hits"), grown("misses")) == (1, 2)
+    assert (grown("hit_bytes"), grown("miss_bytes")) == (sizes[0], sum(sizes))
+    assert grown("origin_bytes") == sum(sizes)
+    for window in ("since_start", "last_minute", "total"):
+        assert 0 < raw[window]["hit_ratio"] < 1
+        assert 0 < raw[window]["byte_hit_ratio"] < 1
+    assert raw["origin_latency_s"]["p50"] <= raw["origin_latency_s"]["p99"]
+    assert raw["fill_latency_s"]["count"] - before["fill_latency_s"]["count"] == 2
+    assert raw["objects"] == 1
+    assert sizes[1] <= raw["used_bytes"] <= raw["max_bytes"] == 10**9
+    assert raw["evictions"]["asked"]["objects"] >= 1
+    assert raw["evictions"]["asked"]["bytes"] >= sizes[0]
+    assert raw["errors"]["OBJECT_NOT_FOUND"] >= 1
+    assert raw["attached_clients"] >= 1
+    assert (raw["fills_in_flight"], raw["deduplicated_fills"]) == (0, before["deduplicated_fills"])
+    for asked in [
+        "hits", "misses", "hit ratio, objects", "hit ratio, bytes", "since start", "last minute",
+        "served from the cache", "read from the origin", "origin latency", "p50", "p99", "in flight",
+        "joined", "evictions", "asked:", "object_not_found:", "objects", "attached clients",
+        "MiB of 953.7 MiB", "served while stale", "fill latency",
+    ]:  # fmt: skip
+        assert asked in text
+
+
+def test_hits_of_clients_that_are_gone_are_counted(shell: Shell, uri: str) -> None:
+    before = shell.json("stats")["since_start"]["hits"]
+
+    for _ in range(3):
+        shell.out("stat", f"{uri}/images/1.jpg")
+        assert shell.run("cat", f"{uri}/images/1.jpg")[1] == FILES["images/1.jpg"]
+
+    assert shell.json("stats")["since_start"]["hits"] - before == 2
+
+
+def test_watched_stats_are_lines_for_programs_and_end_with_ctrl_c(shell: Shell) -> None:
+    with shell.start("stats", "--json", "--watch", "0.05") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        rounds = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+        assert process.wait(WAIT_S) == 128 + signal.SIGINT
+
+    assert rounds[0]["uptime_s"] < rounds[1]["uptime_s"] < rounds[2]["uptime_s"]
+    assert err.strip() == b""
+
+
+# --- looking at objects -----------------------------------------------------------------------
+
+
+def test_ls_names_what_is_below(shell: Shell, uri: str) -> None:
+    images = [f"{uri}/images/1.jpg", f"{uri}/images/2.jpg"]
+
+    assert sorted(shell.out("ls", f"{uri}/images").split()) == [*images, f"{uri}/images/deep/"]
+    assert sorted(shell.out("ls", "-R", f"{uri}/images/").split()) == [
+        *images,
+        f"{uri}/images/deep/3.jpg",
+    ]
+    assert shell.out("ls", images[0]).split() == images[:1]
+
+
+def test_ls_long_has_sizes_for_people_and_what_is_cached(shell: Shell, uri: str) -> None:
+    shell.run("cat", f"{uri}/images/1.jpg")
+
+    rows = {line.split()[-1]: line for line in shell.out("ls", "-l", f"{uri}/images").splitlines()}
+
+    assert "4.9 KiB" in rows[f"{uri}/images/1.jpg"]
+    assert "100 %" in rows[f"{uri}/images/1.jpg"]
+    assert "%" not in rows[f"{uri}/images/2.jpg"]
+    assert f"{uri}/images/deep/" in rows
+
+
+def test_ls_json_is_one_document(shell: Shell, uri: str) -> None:
+    rows = shell.json("ls", f"{uri}/images")
+
+    assert {row["uri"]: row["size_bytes"] for row in rows if "uri" in row} == {
+        f"{uri}/images/1.jpg": 5000,
+        f"{uri}/images/2.jpg": 6000,
+    }
+    assert [row for row in rows if "prefix" in row] == [{"prefix": f"{uri}/images/deep/"}]
+
+
+@pytest.mark.parametrize("command", ["ls", "stat", "cat"])
+def test_absent_object_is_one_line_that_names_it(shell: Shell, uri: str, command: str) -> None:
+    assert f"{uri}/absent" in shell.error(command, f"{uri}/absent")
+
+
+def test_path_without_scheme_is_explained(shell: Shell) -> None:
+    assert "s3://" in shell.error("cat", "data/1.jpg")
+
+
+def test_path_mapping_of_the_environment_is_used(shell: Shell, uri: str) -> None:
+    shell.env["FOREBAY_PATH_MAPPING"] = f"data={uri}"
+
+    assert shell.run("cat", "data/images/1.jpg")[1] == FILES["images/1.jpg"]
+
+
+def test_stat_for_people_and_programs(shell: Shell, uri: str) -> None:
+    shell.out("pin", f"{uri}/images")
+    shell.run("cat", f"{uri}/images/1.jpg")
+
+    text = shell.out("stat", f"{uri}/images/1.jpg")
+    fields = shell.json("stat", f"{uri}/images/1.jpg")
+
+    assert "4.9 KiB (5000 bytes)" in text
+    assert "pinned" in text
+    assert (fields["size_bytes"], fields["cached_bytes"], fields["is_pinned"]) == (5000, 5000, True)
+
+
+def test_cat_writes_the_bytes_of_all(shell: Shell, uri: str) -> None:
+    code, out, err = shell.run("cat", f"{uri}/weights.pth", f"{uri}/empty", f"{uri}/images/1.jpg")
+
+    assert (code, err) == (0, "")
+    assert out == FILES["weights.pth"] + FILES["images/1.jpg"]
+
+
+@pytest.mark.parametrize("command", [("cat", "weights.pth"), ("stats", "--json", "--watch")])
+def test_reader_that_has_seen_enough_ends_it_silently(
+    shell: Shell, uri: str, command: tuple[str, ...]
+) -> None:
+    argument = f"{uri}/{command[1]}" if command[0] == "cat" else "0.01"
+    with shell.start(*command[: 1 if command[0] == "cat" else None], argument) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(WAIT_S) == 1
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+def test_cp_to_a_name_and_into_a_folder(shell: Shell, uri: str, tmp_path: Path) -> None:
+    shell.out("cp", f"{uri}/weights.pth", f"{tmp_path}/mine")
+    shell.out("cp", f"{uri}/weights.pth", str(tmp_path))
+    shell.out("cp", f"{uri}/empty", f"{tmp_path}/new/folder/empty")
+
+    assert (tmp_path / "mine").read_bytes() == FILES["weights.pth"]
+    assert (tmp_path / "weights.pth").read_bytes() == FILES["weights.pth"]
+    assert (tmp_path / "new/folder/empty").read_bytes() == b""
+
+
+def test_cp_recursive_makes_the_same_tree(shell: Shell, uri: str, tmp_path: Path) -> None:
+    shell.out("cp", "-r", uri, f"{tmp_path}/copy")
+    shell.out("cp", "-r", f"{uri}/images/", f"{tmp_path}/images")
+
+    assert _tree(tmp_path / "copy") == FILES
+    assert _tree(tmp_path / "images") == {
+        name.removeprefix("images/"): data for name, data in FILES.items() if "images/" in name
+    }
+
+
+def test_cp_of_nothing_leaves_nothing(shell: Shell, uri: str, tmp_path: Path) -> None:
+    shell.error("cp", f"{uri}/absent", f"{tmp_path}/absent")
+    shell.error("cp", "-r", f"{uri}/absent", f"{tmp_path}/absent")
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_cp_leaves_the_old_file_and_no_other(
+    start_daemon: StartDaemon,
+    proxy: FaultProxy,
+    bucket: Bucket,
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    daemon = start_daemon(endpoint_url=proxy.url)
+    bucket.put("large", bytes(9 << 20))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "large").write_bytes(b"old")
+    second_block = proxy.gate(lambda request: (request.range or "").startswith("bytes=8388608-"))
+
+    shell = Shell(FOREBAY_ADDRESS=daemon.address)
+    with shell.start("cp", bucket.url("large"), str(folder)) as process:
+        second_block.wait_for(1)
+        process.send_signal(number)
+        assert process.wait(WAIT_S) == 128 + number
+
+    assert _tree(folder) == {"large": b"old"}
+
+
+def test_cp_recursive_copies_the_rest_when_some_fail(
+    start_daemon: StartDaemon, proxy: FaultProxy, bucket: Bucket, tmp_path: Path
+) -> None:
+    daemon = start_daemon(endpoint_url=proxy.url)
+    for key in ("set/a", "set/b", "set/sub/c", "set/../evil"):
+        bucket.put(key, key.encode())
+    proxy.fail("set/b", status=403, times=None)
+
+    shell = Shell(FOREBAY_ADDRESS=daemon.address)
+    code, _, err = shell.run("cp", "-r", bucket.url("set"), f"{tmp_path}/set")
+
+    assert code == 1
+    assert bucket.url("set/b") in err
+    assert "'..' cannot be a file name" in err
+    assert "2 of 4 objects could not be copied" in err
+    assert _tree(tmp_path / "set") == {"a": b"set/a", "sub/c": b"set/sub/c"}
+    assert not (tmp_path / "evil").exists()
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+# --- what is cached ---------------------------------------------------------------------------
+
+
+def test_warm_shows_progress_and_a_result(shell: Shell, uri: str) -> None:
+    code, out, err = shell.run("warm", uri)
+
+    assert code == 0
+    assert "5 objects are cached, 3.0 MiB" in out.decode()
+    assert "5/5 objects" in err
+    assert "/s" in err
+    assert shell.json("stats")["objects"] == 5
+
+
+def test_warm_json_counts(shell: Shell, uri: str) -> None:
+    (result,) = shell.json("warm", f"{uri}/images")
+
+    assert (result["objects_done"], result["objects_total"], result["bytes_done"]) == (3, 3, 18000)
+
+
+def test_warm_of_what_is_not_there_fails(shell: Shell, uri: str) -> None:
+    code, _, err = shell.run("warm", f"{uri}/absent")
+
+    assert code == 1
+    assert f"{uri}/absent" in err
+    assert "Traceback" not in err
+
+
+def test_evict_drops_a_prefix_or_all(shell: Shell, uri: str) -> None:
+    shell.out("warm", uri)
+
+    assert "evicted 3 objects, 24.0 KiB" in shell.out("evict", f"{uri}/images")
+    assert shell.json("evict", "--all")["objects"] == 2
+    assert shell.json("stats")["objects"] == 0
+    assert shell.run("evict", "--all", uri)[0] == 2
+
+
+def test_pin_and_unpin(shell: Shell, uri: str) -> None:
+    shell.out("warm", f"{uri}/images")
+
+    assert "pinned 3 cached objects" in shell.out("pin", f"{uri}/images")
+    assert shell.json("stats")["pinned_prefixes"] == [f"{uri}/images"]
+    assert f"{uri}/images" in shell.out("stats")
+    assert shell.json("unpin", f"{uri}/images") == {"objects": 3}
+    assert shell.json("stats")["pinned_prefixes"] == []
+
+
+def test_check_finds_and_repairs_damage(shell: Shell, daemon: DaemonProcess, uri: str) -> None:
+    shell.out("warm", uri)
+    assert "5 objects" in shell.out("check")
+    (blob,) = (daemon.cache_dir / "blobs").iterdir()
+    blob.unlink()
+
+    code, out, _ = shell.run("check")
+    assert code == 1
+    assert f"{uri}/weights.pth" in out.decode()
+    (problem,) = shell.json("check", "--repair")["problems"]
+    assert problem["repaired"] is True
+
+    assert "clean" in shell.out("check")
+    assert shell.run("cat", f"{uri}/weights.pth")[1] == FILES["weights.pth"]
+
+
+@pytest.mark.parametrize("end", ["stop", "kill9"])
+def test_check_of_a_folder_that_nobody_serves(uri: str, end: str) -> None:
+    with serving() as daemon:
+        shell = Shell(FOREBAY_ADDRESS=daemon.address)
+        shell.out("warm", uri)
+        folder = str(daemon.cache_dir)
+        assert str(daemon.pid) in shell.error("check", "--cache-dir", folder)
+        getattr(daemon, end)()
+
+        assert shell.json("check", "--cache-dir", folder) == {
+            "problems": [],
+            "objects": 5,
+            "bytes": shell.json("check", "--cache-dir", folder)["bytes"],
+        }
+        (blob,) = (daemon.cache_dir / "blobs").iterdir()
+        blob.unlink()
+        assert shell.run("check", "--cache-dir", folder)[0] == 1
+        assert "(repaired)" in shell.out("check", "--cache-dir", folder, "--repair")
+
+        daemon.start()
+        assert "clean" in shell.out("check")
+        assert shell.json("stats")["objects"] == 4
+
+
+def test_check_of_another_folder_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+
+    assert "no cache folder" in Shell().error("check", "--cache-dir", str(tmp_path))
+
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+# --- serve ------------------------------------------------------------------------------------
+
+
+def test_serve_takes_flags_over_environment_over_file(tmp_path: Path) -> None:
+    config = 'max_bytes = "10MB"\nblock_bytes = "64KiB"\npacking_limit_bytes = "16KiB"\n'
+    with serving(config=config, max_bytes="30MB", env={"FOREBAY_MAX_BYTES": "20MB"}) as daemon:
+        assert Shell().json("stats", "--address", daemon.address)["max_bytes"] == 30_000_000
+
+
+def test_serve_listens_on_several_addresses(uri: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serving(arguments=("--listen", f"127.0.0.1:{port}")) as daemon:
+        for address in (daemon.address, f"127.0.0.1:{port}"):
+            shell = Shell(FOREBAY_ADDRESS=address)
+            assert shell.json("ping")["pid"] == daemon.pid
+            assert shell.run("cat", f"{uri}/images/1.jpg")[1] == FILES["images/1.jpg"]
+
+
+def test_serve_reads_several_origins_and_a_mapping_from_toml(origin: Path, uri: str) -> None:
+    config = f"""
+        path_mapping = {{ "data" = "{uri}" }}
+
+        [[origin]]
+        prefix = "{uri}/images"
+        freshness = "immutable"
+
+        [[origin]]
+        prefix = "s3://coco"
+        endpoint_url = "http://127.0.0.1:9"
+        credentials = {{ anonymous = true }}
+    """
+    with serving(config=config) as daemon:
+        shell = Shell(FOREBAY_ADDRESS=daemon.address)
+
+        assert shell.run("cat", "data/images/1.jpg")[1] == FILES["images/1.jpg"]
+        prefixes = {row["prefix"]: row for row in shell.json("stats")["origins"]}
+
+    assert {f"{uri}/images", "s3://coco", "s3://", "file://"} <= {
+        prefix.rstrip("/") if prefix.count("/") > 2 else prefix for prefix in prefixes
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "says"),
+    [
+        ("max_byte = 1", (), "did you mean 'max_bytes'"),
+        ('[[origin]]\nprefix = "s3://b"\nendpont_url = "http://h:1"', (), "'endpoint_url'"),
+        ("max_bytes = ", (), "is not TOML"),
+        ("", ("--max-bytes", "5XB"), "500GB"),
+        ("", ("--listen", "0.0.0.0:7000"), "127.0.0.1"),
+        ("", ("--endpoint-url", "ceph:7480"), "http://host:port"),
+    ],
+)
+def test_serve_refuses_what_it_does_not_understand(
+    tmp_path: Path, config: str, flags: tuple[str, ...], says: str
+) -> None:
+    file = tmp_path / "forebay.toml"
+    file.write_text(config)
+
+    line = Shell().error(
+        "serve", "--config", str(file), "--cache-dir", str(tmp_path / "cache"), *flags
+    )
+
+    assert says in line
+    assert not (tmp_path / "cache").exists()
