@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _WARM_URIS_A_CALL = 50_000
+_LONGEST_TIMEOUT_S = 1e7  # for gRPC, which knows none without an end
 
 _readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
 
@@ -61,13 +62,14 @@ class Client:
                 a larger one. Hits never wait.
         """
         own = () if path_mapping is None else check_mapping(path_mapping)
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s must be more than 0 seconds, not {timeout_s!r}")
         self._arguments = address, None if path_mapping is None else dict(path_mapping), timeout_s
         self._is_open = True
-        told = address or os.environ.get("FOREBAY_ADDRESS")
-        checked = _checked_address(told) if told else addresses.default_address()
+        checked = _address(address)
         text = os.environ.get("FOREBAY_PATH_MAPPING")
         tiers = (own, check_mapping(parse_mapping(text)) if text else ())
-        self._timeout_s = timeout_s
+        self._timeout_s = min(timeout_s, _LONGEST_TIMEOUT_S)
         self._node = node_at(checked, os.environ.get("FOREBAY_CACHE_DIR") or None)
         readers = _readers.get((self._node, tiers))
         if readers is None:
@@ -308,12 +310,17 @@ def _same(request: pb.WarmRequest) -> pb.WarmRequest:
     return request
 
 
-def _checked_address(address: str) -> str:
+def _address(told: str | None) -> str:
+    """Return the address as a Node has it. Raises InvalidPathError."""
+    found = told or os.environ.get("FOREBAY_ADDRESS")
+    if not found:
+        return addresses.default_address()
     try:
-        path = addresses.socket_path(address)
+        path = addresses.socket_path(found)
     except ValueError as error:
-        raise InvalidPathError(str(error)) from error
-    return address if path is None else f"unix:{path}"
+        source = "" if told else "FOREBAY_ADDRESS: "
+        raise InvalidPathError(f"{source}{error}") from error
+    return found if path is None else f"unix:{path}"
 
 
 def _sum(before: WarmProgress, last: WarmProgress, reply: pb.WarmReply) -> WarmProgress:

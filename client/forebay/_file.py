@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from forebay._errors import ForebayError, ObjectNotFoundError, StaleFileError
-from forebay._hits import read_file
+from forebay._hits import file_number, first_byte, has, identity_of, read_file, size_bytes
 from forebay._misses import FIRST_BYTES
 from forebay_protos import cache_pb2 as pb
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from forebay._hits import Found, Hits, View
+    from forebay._hits import Hits, Known, View
     from forebay._misses import Misses
     from forebay._node import Node
 
@@ -53,14 +53,14 @@ def open_object(
             place = hits.find(path, is_filled=True)
     if place is not None:
         view, found = place
-        if found.file_number > 0:
+        if file_number(found) > 0:
             data = hits.look(path, None, None, is_filled=is_filled)
             return _in_memory(misses.get(path, None, None, timeout_s) if data is None else data)
         if is_filled:
             # The record may be of a later version than the reply: the file begins without it.
             place = None
         else:
-            size = found.last
+            size = size_bytes(found)
             version = _version_of(node, misses.uri(path, timeout_s), view, found)
     raw = _ObjectFile(node, hits, misses, path, size, version, timeout_s)
     if place is not None:
@@ -72,7 +72,7 @@ def _in_memory(data: bytes) -> io.BufferedReader:
     return io.BufferedReader(io.BytesIO(data), _BUFFER_BYTES)
 
 
-def _version_of(node: Node, uri: str, view: View, found: Found) -> str:
+def _version_of(node: Node, uri: str, view: View, found: Known) -> str:
     """Return the version of a record, "" if the daemon cannot tell now."""
     request = pb.StatRequest(uri=uri)
     with contextlib.suppress(ForebayError):
@@ -108,7 +108,7 @@ class _ObjectFile(io.RawIOBase):
         self._version = version
         self._timeout_s = timeout_s
         self._position = 0
-        self._place: tuple[View, Found] | None = None  # of this version, as last seen
+        self._place: tuple[View, Known] | None = None  # of this version, as last seen
         self._is_uncached = node.folder() is None
         self._is_complete = False
         self._sequential_from = 0
@@ -119,10 +119,10 @@ class _ObjectFile(io.RawIOBase):
         self._stream_at = 0
         self._stream_rest = memoryview(b"")
 
-    def adopt(self, view: View, found: Found) -> None:
+    def adopt(self, view: View, found: Known) -> None:
         """Take a record that is known to be of this file's version."""
         self._place = view, found
-        self._is_complete = view.has(found, 0, self._size)
+        self._is_complete = has(found, 0, self._size)
 
     # --- io.RawIOBase ------------------------------------------------------------------------
 
@@ -162,8 +162,11 @@ class _ObjectFile(io.RawIOBase):
         target = target[:length]
         while (place := self._secure(low, low + length)) is not None:
             view, found = place
-            file = view.folder.file(found.file_number)
-            if os.preadv(file.fd, [target], low) == length and view.is_unchanged(found):
+            file = view.folder.file(file_number(found))
+            at = (
+                first_byte(found) + low
+            )  # a small object can get here, if it was evicted when opened
+            if os.preadv(file.fd, [target], at) == length and view.is_unchanged(found):
                 break
             self._place = None
         else:
@@ -178,8 +181,8 @@ class _ObjectFile(io.RawIOBase):
         data = b""
         while low < high and (place := self._secure(low, high)) is not None:
             view, found = place
-            file = view.folder.file(found.file_number)
-            data = read_file(file, low, high - low)
+            file = view.folder.file(file_number(found))
+            data = read_file(file, first_byte(found) + low, high - low)
             if len(data) == high - low and view.is_unchanged(found):
                 break
             self._place = None
@@ -207,13 +210,13 @@ class _ObjectFile(io.RawIOBase):
 
     # --- from the cache folder ---------------------------------------------------------------
 
-    def _secure(self, low: int, high: int) -> tuple[View, Found] | None:
+    def _secure(self, low: int, high: int) -> tuple[View, Known] | None:
         """Return the place of this version with the range in it, None if it is to be streamed."""
         for _ in range(_ROUNDS):
             if self._is_uncached:
                 return None
             place = self._refreshed()
-            if place is not None and place[0].has(place[1], low, high):
+            if place is not None and has(place[1], low, high):
                 return place
             if not self._version:
                 raise StaleFileError(
@@ -230,18 +233,17 @@ class _ObjectFile(io.RawIOBase):
         self._is_uncached = True
         return None
 
-    def _refreshed(self) -> tuple[View, Found] | None:
+    def _refreshed(self) -> tuple[View, Known] | None:
         """Return the place with the blocks that are present now, None if it is gone."""
         if self._place is None:
             return None
-        view, found = self._place
         if self._is_complete:
             return self._place  # whether it is still there is compared after reading
         now = self._hits.find(self._path, is_filled=True)
-        if now is None or not view.is_same(now[1], found):
+        if now is None or identity_of(now[1]) != identity_of(self._place[1]):
             self._place = None
             return None
-        self._is_complete = view.has(now[1], 0, self._size)
+        self._is_complete = has(now[1], 0, self._size)
         self._place = now
         return now
 

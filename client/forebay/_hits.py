@@ -21,7 +21,7 @@ import pickle
 import struct
 import time
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
 from forebay._counters import HIT_BYTES, HITS, RETRIES, TABLE_MISSES
@@ -50,7 +50,7 @@ Result = TypeVar("Result")
 
 ROUNDS = 3  # of look, copy, compare, before the daemon is asked for the bytes
 _WARM_NS = 60_000_000_000  # pages that were touched so lately are taken to be in memory
-_MEMO_PATHS = 32_768  # in each of two generations: some 15 MB a generation
+_MEMO_PATHS = 65_536  # in each of two generations, some 15 MB with the paths
 _MEMO_FOLDERS = 4_096
 _MOST_PREAD = 0x7FFF_F000  # Linux reads no more at once
 _PREREAD_BYTES = 8 << 20
@@ -60,22 +60,43 @@ _CRC_AT = RECORD_SIZE - 4
 _NOT_PLAIN = frozenset(("", ".", ".."))
 
 
-Known = tuple[int, int, bytes, int, int, int, int, int]
-"""A Found as plain tuple: faster to make and to unpack, and nothing that the garbage collector has to
-follow, of which there are tens of thousands."""
+Known = bytes
+"""A record that was found and verified, with its position in the table in front: 72 bytes. Tens of
+thousands are remembered: so they are small, and nothing that the garbage collector has to follow.
+"""
+
+_unpack_known = struct.Struct(f"<Q{RECORD.format.removeprefix('<')}").unpack
+_AT_SIZE = 8
 
 
-class Found(NamedTuple):
-    """A record that was found and verified, and where its bytes are."""
+def file_number(known: Known) -> int:
+    """Return the number of the segment, or for a blob its generation, negative."""
+    _, _, generation, place, _, _, flags, _, _, _ = _unpack_known(known)
+    return int(place >> 32 if flags & PACKED else -generation)
 
-    at: int  # of the record in the table
-    stop: int
-    record: bytes
-    file_number: int  # of the segment; for a blob its generation, negative
-    first: int  # of the object's bytes in the file
-    last: int
-    slot: int
-    stale_after_ns: int
+
+def size_bytes(known: Known) -> int:
+    return int(_unpack_known(known)[4])
+
+
+def first_byte(known: Known) -> int:
+    """Return where in its file the object begins."""
+    _, _, _, place, _, _, flags, _, _, _ = _unpack_known(known)
+    return int((place & 0xFFFF_FFFF) * ALIGNMENT if flags & PACKED else 0)
+
+
+def identity_of(known: Known) -> bytes:
+    """Return what names the content: two records with the same have the same bytes."""
+    return known[_AT_SIZE : _AT_SIZE + IDENTITY_SIZE]
+
+
+def has(known: Known, start: int, end: int) -> bool:
+    """Tell whether the cache has these bytes of the object."""
+    _, _, _, place, size, _, flags, block_shift, _, _ = _unpack_known(known)
+    if flags & PACKED:
+        return True
+    needed = groups_mask(start, end, size, block_shift)
+    return bool(place & needed == needed)
 
 
 class View:
@@ -156,15 +177,10 @@ class View:
             while at >= 0:
                 record = bucket[at : at + RECORD_SIZE]
                 if at % RECORD_SIZE == 0:
-                    _, generation, place, size, stale, flags, _, _, crc = _unpack_record(record)
-                    if generation and crc32(record[:_CRC_AT]) == crc:
-                        at += start
-                        stop = at + RECORD_SIZE
-                        slot = (at - HEADER_SIZE) // RECORD_SIZE
-                        if flags & PACKED:
-                            first = (place & 0xFFFF_FFFF) * ALIGNMENT
-                            return at, stop, record, place >> 32, first, first + size, slot, stale
-                        return at, stop, record, -generation, 0, size, slot, stale
+                    fields = _unpack_record(record)
+                    if fields[1] and crc32(record[:_CRC_AT]) == fields[8]:
+                        known: Known = (start + at).to_bytes(_AT_SIZE, "little") + record
+                        return known
                 at = bucket.find(fingerprint, at + 1)
         return None
 
@@ -174,26 +190,15 @@ class View:
             self.young = {}
         self.young[path] = known
 
+    def is_as_it_was(self, known: Known) -> bool:
+        at = int.from_bytes(known[:_AT_SIZE], "little")
+        return self.table[at : at + RECORD_SIZE] == known[_AT_SIZE:]
+
     def is_unchanged(self, known: Known) -> bool:
         """Tell whether the bytes that were copied meanwhile are those of the record."""
-        at, stop, record = known[:3]
-        now = self.table[at:stop]
-        # Another time or another block is no other content.
-        return now == record or now[:IDENTITY_SIZE] == record[:IDENTITY_SIZE]
-
-    @staticmethod
-    def is_same(one: Known, other: Known) -> bool:
-        """Tell whether two records are of one generation: the same bytes, perhaps more."""
-        return one[2][:IDENTITY_SIZE] == other[2][:IDENTITY_SIZE]
-
-    @staticmethod
-    def has(known: Known, start: int, end: int) -> bool:
-        """Tell whether the cache has these bytes of the object."""
-        if known[3] > 0:
-            return True
-        _, _, place, size, _, _, block_shift, _, _ = _unpack_record(known[2])
-        needed = groups_mask(start, end, size, block_shift)
-        return bool(place & needed == needed)
+        at = int.from_bytes(known[:_AT_SIZE], "little")
+        # Only this much: another time or another block is no other content.
+        return self.table[at : at + IDENTITY_SIZE] == identity_of(known)
 
 
 def read_file(file: OpenFile, start: int, length: int) -> bytes:
@@ -242,51 +247,58 @@ class Hits:
         # All of this is one function, and the checks are in this order, because it is the product:
         # a call costs 0.1 us here, and 4 KB are copied in 0.2.
         if known is not None and view is not None:
-            at, stop, record, number, first, last, slot, stale_after_ns = known
-            table = view.table
+            at, _, _, place, size, stale_after_ns, flags, _, _, _ = _unpack_known(known)
+            mapping = view.segments.get(place >> 32)
             recency = view.recency
+            slot = (at - HEADER_SIZE) // RECORD_SIZE
             now = time.time_ns()
-            mapping = view.segments.get(number)
             if (
                 mapping is not None
+                and flags & PACKED
                 and now < stale_after_ns
                 and 0 <= now - view.folder.checked_ns < LEASE_NS
                 and now - recency[slot] < _WARM_NS
-                and table[at:stop] == record
             ):
-                if start is None and end is None:
-                    data = mapping[first:last].tobytes()
-                else:
-                    low, high, _ = slice(start, end).indices(last - first)
-                    data = mapping[first + low : first + max(low, high)].tobytes()
+                table = view.table
+                record = known[_AT_SIZE:]
+                stop = at + RECORD_SIZE
+                first = (place & 0xFFFF_FFFF) * ALIGNMENT
                 if table[at:stop] == record:
-                    recency[slot] = now
-                    row = view.counters.row
-                    row[HITS] += 1
-                    row[HIT_BYTES] += len(data)
-                    return data
+                    if start is None and end is None:
+                        data = mapping[first : first + size].tobytes()
+                    else:
+                        low, high, _ = slice(start, end).indices(size)
+                        data = mapping[first + low : first + max(low, high)].tobytes()
+                    if table[at:stop] == record:
+                        recency[slot] = now
+                        row = view.counters.row
+                        row[HITS] += 1
+                        row[HIT_BYTES] += len(data)
+                        return data
         elif view is not None and start is None and end is None and path not in view.old:
             return self._get_first(view, path)
         return self.look(path, start, end)
 
     def _get_first(self, view: View, path: str) -> bytes | None:
-        """Like ``look`` for an object that this process has not read lately, in half the time."""
+        """Do what ``look`` does, faster, for an object that this process has not read lately."""
         now = time.time_ns()
         if 0 <= now - view.folder.checked_ns < LEASE_NS:
             known = view.find(path)
-            if known is not None and known[3] > 0 and now < known[7]:
-                at, stop, record, number, first, last, slot, _ = known
-                try:
-                    data = os.pread(view.folder.file(number).fd, last - first, first)
-                except OSError:
-                    data = b""
-                if len(data) == last - first and view.table[at:stop] == record:
-                    view.recency[slot] = now
-                    row = view.counters.row
-                    row[HITS] += 1
-                    row[HIT_BYTES] += len(data)
-                    view.remember(path, known)
-                    return data
+            if known is not None:
+                at, _, _, place, size, stale_after_ns, flags, _, _, _ = _unpack_known(known)
+                if flags & PACKED and now < stale_after_ns:
+                    first = (place & 0xFFFF_FFFF) * ALIGNMENT
+                    try:
+                        data = os.pread(view.folder.file(place >> 32).fd, size, first)
+                    except OSError:
+                        data = b""
+                    if len(data) == size and view.table[at : at + RECORD_SIZE] == known[_AT_SIZE:]:
+                        view.recency[(at - HEADER_SIZE) // RECORD_SIZE] = now
+                        row = view.counters.row
+                        row[HITS] += 1
+                        row[HIT_BYTES] += size
+                        view.remember(path, known)
+                        return data
         return self.look(path, None, None)
 
     def look(
@@ -300,25 +312,25 @@ class Hits:
             view, known, is_first_touch = self._find(path, is_filled)
             if view is None or known is None:
                 break
-            at, stop, record, number, first, last, slot, _ = known
-            low, high = 0, last - first
+            at, _, generation, place, size, _, flags, _, _, _ = _unpack_known(known)
+            low, high = 0, size
             if start is not None or end is not None:
-                low, high, _ = slice(start, end).indices(high)
+                low, high, _ = slice(start, end).indices(size)
                 high = max(low, high)
-            if number < 0 and not view.has(known, low, high):
+            is_packed = flags & PACKED
+            first = (place & 0xFFFF_FFFF) * ALIGNMENT if is_packed else 0
+            number = place >> 32 if is_packed else -generation
+            if not is_packed and not has(known, low, high):
                 break
             try:
-                if number < 0 or is_first_touch or not _are_resident(view, known):
+                if is_first_touch or not is_packed or not _are_resident(view, known):
                     data = read_file(view.folder.file(number), first + low, high - low)
                 else:
-                    mapping = view.folder.segment(number)
-                    data = mapping[first + low : first + high].tobytes()
+                    data = view.folder.segment(number)[first + low : first + high].tobytes()
             except OSError:
                 data = b""
-            if len(data) == high - low and (
-                view.table[at:stop] == record or view.is_unchanged(known)
-            ):
-                view.recency[slot] = time.time_ns()
+            if len(data) == high - low and view.is_unchanged(known):
+                view.recency[(at - HEADER_SIZE) // RECORD_SIZE] = time.time_ns()
                 if not is_filled:
                     row = view.counters.row
                     row[HITS] += 1
@@ -336,20 +348,21 @@ class Hits:
         b"" if the range is not there, or of another record than *identity* (b"": of any).
         """
         view, known, _ = self._find(path, True)
-        if view is None or known is None or not view.has(known, start, start + len(target)):
+        if view is None or known is None or not has(known, start, start + len(target)):
             return b""
-        now = known[2][:IDENTITY_SIZE]
+        now = identity_of(known)
+        file, first = file_number(known), first_byte(known)
         try:
-            count = os.preadv(view.folder.file(known[3]).fd, [target], known[4] + start)
+            count = os.preadv(view.folder.file(file).fd, [target], first + start)
         except OSError:
             return b""
         is_right = count == len(target) and now in (identity or now,) and view.is_unchanged(known)
         return now if is_right else b""
 
-    def find(self, path: str, *, is_filled: bool = False) -> tuple[View, Found] | None:
+    def find(self, path: str, *, is_filled: bool = False) -> tuple[View, Known] | None:
         """Return the record of an object, None if it may not be served unasked."""
         view, known, _ = self._find(path, is_filled)
-        return None if view is None or known is None else (view, Found._make(known))
+        return None if view is None or known is None else (view, known)
 
     def _find(self, path: str, is_filled: bool) -> tuple[View | None, Known | None, bool]:
         """Like ``find``; the third value: has this process not read the object lately?"""
@@ -363,14 +376,14 @@ class Hits:
         is_first_touch = known is None
         if known is None:
             known = view.old.get(path)
-        if known is None or view.table[known[0] : known[1]] != known[2]:
+        if known is None or not view.is_as_it_was(known):
             known = view.find(path)
             if known is None:
                 return view, None, True
             is_first_touch = True
         if is_first_touch:
             view.remember(path, known)
-        if not is_filled and now >= known[7]:
+        if not is_filled and now >= _unpack_known(known)[5]:
             return view, None, True
         return view, known, is_first_touch
 
@@ -399,28 +412,28 @@ class Hits:
             view, known, is_first_touch = self._find(path, False)
             if view is None or known is None:
                 break
-            _, _, _, number, first, last, slot, _ = known
-            if number < 0 and not view.has(known, 0, last):
+            at, _, _, _, size, *_ = _unpack_known(known)
+            if not has(known, 0, size):
                 break
-            folder = view.folder
+            folder, first, number = view.folder, first_byte(known), file_number(known)
             try:
+                mapping = folder.segment(number) if number > 0 else folder.blob(number, size)
                 if is_first_touch or not _are_resident(view, known):
-                    _preread(folder.file(number), first, last - first)
-                mapping = folder.segment(number) if number > 0 else folder.blob(number, last)
+                    _preread(folder.file(number), first, size)
             except OSError:
                 break
             try:
-                result = lend(mapping[first:last], function)
+                result = lend(mapping[first : first + size], function)
             except Exception:
                 # It counts only if it came from the right bytes.
                 if view.is_unchanged(known):
                     raise
             else:
                 if view.is_unchanged(known):
-                    view.recency[slot] = time.time_ns()
+                    view.recency[(at - HEADER_SIZE) // RECORD_SIZE] = time.time_ns()
                     row = view.counters.row
                     row[HITS] += 1
-                    row[HIT_BYTES] += last - first
+                    row[HIT_BYTES] += size
                     return (result,)
             view.counters.row[RETRIES] += 1
         self._count_miss()
@@ -432,11 +445,12 @@ def _are_resident(view: View, known: Known) -> bool:
 
     Asked for the last one: reading ahead for a neighbour brings the first pages only.
     """
-    _, _, _, number, first, last, slot, _ = known
+    at, _, _, _, size, *_ = _unpack_known(known)
+    slot = (at - HEADER_SIZE) // RECORD_SIZE
     return (
         time.time_ns() - view.recency[slot] < _WARM_NS
-        or last == first
-        or is_resident(view.folder.file(number), last - 1)
+        or not size
+        or is_resident(view.folder.file(file_number(known)), first_byte(known) + size - 1)
     )
 
 

@@ -85,43 +85,36 @@ class Misses:
     ) -> bytes:
         low, high = absolute
         is_remote = self._node.folder() is None
-        if not is_remote and (high is None or high - low > FIRST_BYTES):
-            data = self._get_large(path, uri, low, high, version, timeout_s)
-            if data is not None:
-                return data
+        first_end = low + FIRST_BYTES if high is None else min(high, low + FIRST_BYTES)
+        first = _range(uri, low, first_end, version)
         for _ in range(ROUNDS):
-            filled = self.fill(uri, low, high, version, timeout_s, inline=is_remote)
+            filled = self._fill_one(first, timeout_s, inline=is_remote)
             outcome = filled.WhichOneof("outcome")
-            if outcome == "data":
+            end = filled.size_bytes if high is None else min(high, filled.size_bytes)
+            if outcome == "data" and end <= first_end:
                 return filled.data
             if outcome != "placed":
                 break
-            data = self._hits.look(as_text(path), *wanted, is_filled=True)
+            if end > first_end:
+                data = self._get_large(path, uri, low, end, filled.version, timeout_s)
+            else:
+                data = self._hits.look(as_text(path), *wanted, is_filled=True)
             if data is not None:
                 return data
             self._node.doubt()  # is this the folder into which it filled?
         return b"".join(self.read(uri, low, high, filled.version, filled.size_bytes, timeout_s))
 
     def _get_large(
-        self,
-        path: StrPath,
-        uri: str,
-        low: int,
-        high: int | None,
-        version: str,
-        timeout_s: float,
+        self, path: StrPath, uri: str, low: int, end: int, version: str, timeout_s: float
     ) -> bytes | None:
-        """Return a long range, each piece of it read while the next ones are being filled.
-
-        None if it is short after all, or cannot be had like this.
+        """Return a long range whose first piece is there, each of its pieces read while the next
+        ones are being filled. None if it cannot be had from the folder.
         """
-        first = _range(uri, low, low + FIRST_BYTES, version)
-        filled = self._fill_one(first, timeout_s, inline=False)
-        end = filled.size_bytes if high is None else min(high, filled.size_bytes)
-        if filled.WhichOneof("outcome") != "placed" or end <= low + FIRST_BYTES:
-            return None
-        starts = range(low, end, FIRST_BYTES)
-        pieces = [_range(uri, at, min(end, at + FIRST_BYTES), filled.version) for at in starts]
+        starts = range(low + FIRST_BYTES, end, FIRST_BYTES)
+        pieces = [
+            _range(uri, at, min(end, at + FIRST_BYTES), version, is_continuation=True)
+            for at in starts
+        ]
         # The buffer of a BytesIO becomes its bytes without a copy.
         sink, identity = io.BytesIO(), b""
         timeouts = -(-(end - low) // PIECE_BYTES)
@@ -131,15 +124,17 @@ class Misses:
                 raise from_reply(piece.error)
             if outcome != "placed":
                 return None
+            ready = [starts[index]]
             if not identity:
                 sink.seek(end - low - 1)
                 sink.write(b"\0")
-            at = starts[index]
-            to = min(end, at + FIRST_BYTES)
-            with sink.getbuffer() as whole, whole[at - low : to - low] as target:
-                identity = self._hits.read_into(as_text(path), at, target, identity)
-            if not identity:
-                return None
+                ready.append(low)
+            for at in ready:
+                to = min(end, at + FIRST_BYTES)
+                with sink.getbuffer() as whole, whole[at - low : to - low] as target:
+                    identity = self._hits.read_into(as_text(path), at, target, identity)
+                if not identity:
+                    return None
         return sink.getvalue()
 
     def _size(self, uri: str, timeout_s: float) -> tuple[int, str]:
@@ -172,7 +167,7 @@ class Misses:
         if filled.WhichOneof("outcome") != "placed":
             return filled
         pieces = [
-            _range(uri, at, min(end, at + PIECE_BYTES), filled.version)
+            _range(uri, at, min(end, at + PIECE_BYTES), filled.version, is_continuation=True)
             for at in range(first_end, end, PIECE_BYTES)
         ]
         for _, piece in self._fill_all(pieces, timeout_s * len(pieces), inline=False):
@@ -290,8 +285,15 @@ class Misses:
                 errors[index] = error
 
 
-def _range(uri: str, start: int, end: int | None, version: str) -> pb.Range:
-    wanted = pb.Range(uri=uri, start=min(start, _MOST_UINT64), version=version)
+def _range(
+    uri: str, start: int, end: int | None, version: str, *, is_continuation: bool = False
+) -> pb.Range:
+    wanted = pb.Range(
+        uri=uri,
+        start=min(start, _MOST_UINT64),
+        version=version,
+        is_continuation=is_continuation,
+    )
     if end is not None:
         wanted.end = min(end, _MOST_UINT64)
     return wanted

@@ -39,8 +39,8 @@ _OPTIONS = (
 def run(config: DaemonConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError if the daemon cannot start."""
     os.umask(0o007)  # for one group: who may attach may read what is cached
-    # 100 us of CPU less per filled object than asyncio's own loop (680 -> 580): every object crosses
-    # from obstore's threads to the loop several times.
+    # 100 us of CPU less per filled object than asyncio's own loop (680 -> 580): every object
+    # crosses from obstore's threads to the loop several times.
     uvloop.run(_serve(config))
 
 

@@ -130,7 +130,9 @@ class CacheService(cache_pb2_grpc.CacheServicer):
     async def _filled(self, index: int, wanted: pb.Range, *, inline: bool) -> pb.Filled:
         end = wanted.end if wanted.HasField("end") else None
         try:
-            outcome = await self._cache.fill(wanted.uri, wanted.start, end, wanted.version)
+            outcome = await self._cache.fill(
+                wanted.uri, wanted.start, end, wanted.version, is_counted=not wanted.is_continuation
+            )
         except Exception as error:
             return pb.Filled(index=index, error=_error(error))
         info = self._cache.filler.info(outcome)

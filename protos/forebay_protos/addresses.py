@@ -46,7 +46,7 @@ def socket_path(address: str) -> Path | None:
             )
         return Path(path)
     host, port = _host_and_port(address)
-    if not host or not port.isdecimal() or not port.isascii() or int(port) > 65535:
+    if not host or "/" in host or not port.isdecimal() or not port.isascii() or int(port) > 65535:
         raise ValueError(f"address {address!r} is neither unix:/path/to.sock nor host:port")
     return None
 

@@ -56,16 +56,18 @@ class AttachReply(_message.Message):
     def __init__(self, daemon_version: _Optional[str] = ..., cache_dir: _Optional[str] = ..., cache_id: _Optional[bytes] = ..., attach_json: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class Range(_message.Message):
-    __slots__ = ("uri", "start", "end", "version")
+    __slots__ = ("uri", "start", "end", "version", "is_continuation")
     URI_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    IS_CONTINUATION_FIELD_NUMBER: _ClassVar[int]
     uri: str
     start: int
     end: int
     version: str
-    def __init__(self, uri: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+    is_continuation: bool
+    def __init__(self, uri: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., version: _Optional[str] = ..., is_continuation: bool = ...) -> None: ...
 
 class FillRequest(_message.Message):
     __slots__ = ("ranges", "inline")

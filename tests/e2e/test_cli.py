@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import random
 import re
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ from support.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from conftest import StartDaemon
     from support.ceph import Bucket
@@ -44,13 +46,13 @@ class Shell:
     def __init__(self, **env: str) -> None:
         self.env = {**os.environ, **env}
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603  # the command under test
             [sys.executable, "-m", "forebay", *arguments],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
 
     def run(self, *arguments: str) -> tuple[int, bytes, str]:
@@ -176,9 +178,7 @@ def test_address_that_is_none_is_explained() -> None:
     assert "host:port" in Shell().error("ping", "--address", "nonsense")
 
 
-def test_stats_answer_what_an_operator_asks(
-    shell: Shell, daemon: DaemonProcess, uri: str
-) -> None:
+def test_stats_answer_what_an_operator_asks(shell: Shell, daemon: DaemonProcess, uri: str) -> None:
     before = shell.json("stats")
     with forebay.Client(daemon.address) as client:
         client.get(f"{uri}/images/1.jpg")
@@ -211,8 +211,8 @@ def test_stats_answer_what_an_operator_asks(
     assert (raw["fills_in_flight"], raw["deduplicated_fills"]) == (0, before["deduplicated_fills"])
     for asked in [
         "hits", "misses", "hit ratio, objects", "hit ratio, bytes", "since start", "last minute",
-        "served from the cache", "read from the origin", "origin latency", "p50", "p99", "in flight",
-        "joined", "evictions", "asked:", "object_not_found:", "objects", "attached clients",
+        "served from the cache", "read from the origin", "origin latency", "p50", "p99",
+        "in flight", "joined", "evictions", "asked:", "object_not_found:", "objects", "attached clients",
         "MiB of 953.7 MiB", "served while stale", "fill latency",
     ]:  # fmt: skip
         assert asked in text
@@ -310,18 +310,15 @@ def test_cat_writes_the_bytes_of_all(shell: Shell, uri: str) -> None:
     assert out == FILES["weights.pth"] + FILES["images/1.jpg"]
 
 
-@pytest.mark.parametrize("command", [("cat", "weights.pth"), ("stats", "--json", "--watch")])
-def test_reader_that_has_seen_enough_ends_it_silently(
-    shell: Shell, uri: str, command: tuple[str, ...]
-) -> None:
-    argument = f"{uri}/{command[1]}" if command[0] == "cat" else "0.01"
-    with shell.start(*command[: 1 if command[0] == "cat" else None], argument) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.read(10)
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(WAIT_S) == 1
+def test_reader_that_has_seen_enough_ends_it_silently(shell: Shell, uri: str) -> None:
+    for command in (("cat", *[f"{uri}/weights.pth"] * 3), ("stats", "--json", "--watch", "0.01")):
+        with shell.start(*command) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.read(10)
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait(WAIT_S) == 1
 
 
 # --- copies -----------------------------------------------------------------------------------
@@ -408,14 +405,34 @@ def _tree(folder: Path) -> dict[str, bytes]:
 # --- what is cached ---------------------------------------------------------------------------
 
 
-def test_warm_shows_progress_and_a_result(shell: Shell, uri: str) -> None:
+def test_warm_shows_its_progress_on_a_terminal(shell: Shell, uri: str) -> None:
+    ours, theirs = pty.openpty()
+    shell.env |= {"TERM": "xterm", "COLUMNS": "160"}
+    with shell.start("warm", uri, stderr=theirs) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        out = process.stdout.read()
+        shown = _read_terminal(ours)
+
+    assert b"5 objects are cached, 3.0 MiB" in out
+    assert "5/5 objects" in shown
+    assert re.search(r"3\.0/3\.0 MiB.* [0-9,]+/s.* [0-9]:[0-9]{2}:[0-9]{2}", shown)
+
+
+def _read_terminal(fd: int) -> str:
+    """Return what was written to a terminal whose other end is closed."""
+    pieces = []
+    with contextlib.suppress(OSError), open(fd, "rb", 0) as file:
+        while piece := file.read(1 << 16):
+            pieces.append(piece)
+    return b"".join(pieces).decode()
+
+
+def test_warm_into_a_log_file_is_a_result_without_a_bar(shell: Shell, uri: str) -> None:
     code, out, err = shell.run("warm", uri)
 
-    assert code == 0
-    assert "5 objects are cached, 3.0 MiB" in out.decode()
-    assert "5/5 objects" in err
-    assert "/s" in err
-    assert shell.json("stats")["objects"] == 5
+    assert (code, err) == (0, "")
+    assert out.decode() == "5 objects are cached, 3.0 MiB\n"
 
 
 def test_warm_json_counts(shell: Shell, uri: str) -> None:
@@ -560,8 +577,9 @@ def test_serve_refuses_what_it_does_not_understand(
     file.write_text(config)
 
     line = Shell().error(
-        "serve", "--config", str(file), "--cache-dir", str(tmp_path / "cache"), *flags
-    )
+        "serve", "--config", str(file), "--cache-dir", str(tmp_path / "cache"),
+        "--max-bytes", "1GB", *flags,
+    )  # fmt: skip
 
     assert says in line
     assert not (tmp_path / "cache").exists()

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -21,7 +21,19 @@ from forebay.cli import _cache, _copy, _read, _serve, _stats
 _FAILED, _NO_DAEMON = 1, 3
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands; a reader that has seen enough (``| head``) ends any of them silently."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Python flushes at its end, and must have somewhere to.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(_FAILED) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="forebay")
 def cli() -> None:
     """Cached reads of Ceph/S3 for training.
@@ -63,10 +75,6 @@ def main() -> None:
         _fail(error.format_message(), error.exit_code)
     except click.Abort:  # Ctrl-C
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # `| head` has seen enough. Python flushes at its end, and must have somewhere to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_FAILED)
     except DaemonUnavailableError as error:
         _fail(str(error), _NO_DAEMON)
     except (ForebayError, OSError) as error:

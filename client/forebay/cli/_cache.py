@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import DownloadColumn, ProgressColumn, Task
 from rich.text import Text
 
 from forebay.cli import _serve
-from forebay.cli._common import client_options, connected, json_option, print_json, size_text
+from forebay.cli._common import (
+    client_options,
+    connected,
+    json_option,
+    print_json,
+    progress_bar,
+    size_text,
+)
 
 if TYPE_CHECKING:
     import forebay
@@ -36,7 +34,8 @@ class _ObjectsColumn(ProgressColumn):
         done = task.fields["objects_done"]
         elapsed = task.elapsed or 0.0
         rate = done / elapsed if elapsed else 0.0
-        return Text(f"{done:,}/{task.fields['objects_total']:,} objects, {rate:,.0f}/s")
+        text = f"{done:,}/{task.fields['objects_total']:,} objects, {rate:,.0f}/s"
+        return Text(text, no_wrap=True)
 
 
 @click.command()
@@ -71,14 +70,7 @@ def warm(paths: tuple[str, ...], address: str | None, timeout_s: float, as_json:
 def _warm_one(client: forebay.Client, path: str, *, quiet: bool) -> forebay.WarmProgress:
     if quiet:
         return client.warm(path)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        _ObjectsColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    bar = progress_bar(DownloadColumn(binary_units=True), _ObjectsColumn())
     with bar:
         task = bar.add_task(path, total=None, objects_done=0, objects_total=0)
 

@@ -7,6 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 import forebay
 
@@ -45,6 +47,19 @@ def connected(address: str | None, timeout_s: float) -> Iterator[forebay.Client]
         ):
             looking.stats()
         yield client
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Return a bar on stderr with these columns and the time that is left; none in a log file."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:

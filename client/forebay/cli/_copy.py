@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 import forebay
-from forebay.cli._common import client_options
+from forebay.cli._common import client_options, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +51,7 @@ def cp(source: str, target: Path, recursive: bool, address: str | None, timeout_
                     copier.one(stat, target.joinpath(*map(_file_name, parts)))
                 except (forebay.ForebayError, OSError) as error:
                     failed += 1
-                    bar.console.print(f"forebay: {error}", markup=False, soft_wrap=True)
+                    click.echo(f"forebay: {error}", err=True)
         if not found:
             raise forebay.ObjectNotFoundError(f"there is nothing below {source}")
     if failed:
@@ -112,11 +104,4 @@ def _file_name(part: str) -> str:
 
 
 def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    return progress_bar(DownloadColumn(binary_units=True), TransferSpeedColumn())

@@ -136,29 +136,33 @@ class Cache:
 
     # --- reading -----------------------------------------------------------------------------
 
-    async def fill(self, uri: str, start: int, end: int | None, version: str) -> Entry | Uncached:
-        """Ensure that a range is in the table; counts a hit or a miss."""
+    async def fill(
+        self, uri: str, start: int, end: int | None, version: str, *, is_counted: bool = True
+    ) -> Entry | Uncached:
+        """Ensure that a range is in the table; counts its bytes and, with *is_counted*, a read."""
         target = self.origins.target(uri)
         entry = self.filler.cached(target)
         if entry is not None and (not version or entry.version == version):
             end_there = entry.size_bytes if end is None else min(end, entry.size_bytes)
             if not entry.missing_blocks(start, end_there):
-                self._count_read(start, end_there, filled=False)
+                self._count_read("hits" if is_counted else "", "hit_bytes", end_there - start)
                 self._show(target, entry)
                 return entry
         outcome, filled = await self.filler.ensure(target, start, end, version)
         if isinstance(outcome, Uncached):
             return outcome
-        end_there = outcome.size_bytes if end is None else min(end, outcome.size_bytes)
-        self._count_read(start, end_there, filled=filled)
-        if not filled:
+        length = (outcome.size_bytes if end is None else min(end, outcome.size_bytes)) - start
+        if filled:
+            self._count_read("misses" if is_counted else "", "miss_bytes", length)
+        else:
+            self._count_read("hits" if is_counted else "", "hit_bytes", length)
             self._show(target, outcome)
         return outcome
 
-    def _count_read(self, start: int, end: int, *, filled: bool) -> None:
-        kind = ("miss", "misses") if filled else ("hit", "hits")
-        self.statistics.add(kind[1])
-        self.statistics.add(f"{kind[0]}_bytes", max(0, end - start))
+    def _count_read(self, reads: str, size: str, length: int) -> None:
+        if reads:
+            self.statistics.add(reads)
+        self.statistics.add(size, max(0, length))
 
     def _show(self, target: Target, entry: Entry) -> None:
         """Put a cached entry's record where clients look, if a crash has kept it from there."""

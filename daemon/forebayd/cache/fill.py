@@ -237,28 +237,31 @@ class Filler:
         for _ in range(_ROUNDS):
             asked_at_ns, evictions = time.time_ns(), self._evictions_asked
             body = await target.origin.driver.get_range(target.uri, 0, 1 << self._block_shift)
-            if not self._was_evicted(target.uri, evictions):
-                break
             # Who reads after an evict is not to get what was asked of the origin before it.
-        else:
-            return Uncached(body.info)
-        raced = self._store.get(target.fingerprint)
-        if raced is not None:  # a block flight of an older entry cannot do this, a validation can
-            self.drop(raced, "changed")
-        if body.info.size_bytes <= self._packing_limit_bytes:
-            return await self._pack(target, body, asked_at_ns)
-        if disk.rounded(body.info.size_bytes) > self._store.space.for_objects_bytes:
-            return Uncached(body.info)
-        entry = self._new_entry(target, body.info, BLOB, asked_at_ns)
-        try:
-            self._store.begin_blob(entry)
-        except OSError as error:
-            return self._broken(body.info, error)
-        if not await self._write_block(target, entry, 0, body, is_new=True):
-            self._store.blobs.remove(entry.generation, punch=True)
-            return Uncached(body.info)
-        await self._store.committed()
-        return self._store.get(target.fingerprint) or entry
+            if self._was_evicted(target.uri, evictions):
+                continue
+            raced = self._store.get(target.fingerprint)
+            if raced is not None:  # a block flight of an older entry cannot do this, validations do
+                self.drop(raced, "changed")
+            if body.info.size_bytes <= self._packing_limit_bytes:
+                return await self._pack(target, body, asked_at_ns)
+            if disk.rounded(body.info.size_bytes) > self._store.space.for_objects_bytes:
+                break
+            entry = self._new_entry(target, body.info, BLOB, asked_at_ns)
+            try:
+                self._store.begin_blob(entry)
+            except OSError as error:
+                return self._broken(body.info, error)
+            try:
+                if await self._write_block(target, entry, 0, body, new_since=evictions):
+                    await self._store.committed()
+                    return self._store.get(target.fingerprint) or entry
+            except EvictedMeanwhileError:
+                self._store.abandon_blob(entry)
+            else:
+                self._store.abandon_blob(entry)
+                break
+        return Uncached(body.info)
 
     async def _pack(self, target: Target, body: Body, asked_at_ns: int) -> Entry | Uncached:
         charge = disk.rounded(body.info.size_bytes)
@@ -314,15 +317,25 @@ class Filler:
         except (VersionChangedError, ObjectNotFoundError) as error:
             self.drop(entry, "changed" if isinstance(error, VersionChangedError) else "gone")
             raise
-        if not await self._write_block(target, entry, block, body, is_new=False):
+        if not await self._write_block(target, entry, block, body):
             return False
         await self._store.committed()
         return True
 
     async def _write_block(
-        self, target: Target, entry: Entry, block: int, body: Body, *, is_new: bool
+        self,
+        target: Target,
+        entry: Entry,
+        block: int,
+        body: Body,
+        *,
+        new_since: int | None = None,
     ) -> bool:
-        """Write and publish one block; False if there is no room for it."""
+        """Write and publish one block; False if there is no room for it.
+
+        *new_since*: the entry is not published yet, and may not be if its object was evicted on
+        request after so many such requests.
+        """
         charge = disk.rounded(len(memoryview(body.data)))
         if not self._reserve(charge):
             return False
@@ -341,14 +354,19 @@ class Filler:
             self._store.space.release(charge)
             self._broken(body.info, error)
             return False
-        now = entry if is_new else self._store.get(entry.fingerprint)
+        now: Entry | None = entry
+        if new_since is None:
+            now = self._store.get(entry.fingerprint)
+        elif self._was_evicted(entry.uri, new_since):
+            now = None
         if now is None or now.generation != entry.generation:
             self._store.space.release(charge)
             raise EvictedMeanwhileError
         updated = dataclasses.replace(
             now, present=now.present | 1 << block, charge_bytes=now.charge_bytes + charge
         )
-        self._store.publish(updated, charge, self.validity(target, updated), is_new=is_new)
+        validity, is_new = self.validity(target, updated), new_since is not None
+        self._store.publish(updated, charge, validity, is_new=is_new)
         return True
 
     def _new_entry(self, target: Target, info: ObjectInfo, kind: int, asked_at_ns: int) -> Entry:

@@ -113,6 +113,11 @@ class Store:
         self.catalogue.commit(unsettled={entry.generation: entry.fingerprint})
         self.blobs.create(entry.generation, entry.size_bytes)
 
+    def abandon_blob(self, entry: Entry) -> None:
+        """Remove the file of a blob that was begun and is not published."""
+        self.blobs.remove(entry.generation, punch=self.can_punch)
+        self.catalogue.commit(settled=[entry.generation])
+
     def publish(
         self, entry: Entry, charge_bytes: int, validity: tuple[int, int], *, is_new: bool
     ) -> None:
