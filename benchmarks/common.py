@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds side by side, medians, and results kept with machine and commit."""
+"""What the benchmarks share: rounds side by side, medians, results with machine and commit."""
 
 from __future__ import annotations
 

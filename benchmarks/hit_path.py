@@ -1,8 +1,8 @@
 """Hits beside ``open(path, "rb").read()`` of the same objects as local files.
 
 A real daemon caches ``file://`` objects; the plain files are those objects themselves. Rounds
-alternate between both sides in random order, and ratios are medians of the rounds' ratios. Passes of
-fresh processes begin after the process has attached to the cache, whose time is reported by itself.
+alternate between both sides in random order, and ratios are medians of the rounds' ratios. Passes
+of fresh processes begin after the process has attached, whose time is reported by itself.
 Run: python benchmarks/hit_path.py [--folder FOLDER_ON_THE_DISK]
 """
 
@@ -82,8 +82,10 @@ def apply_pass(client: forebay.Client, uris: list[str]) -> float:
 # --- in other processes ----------------------------------------------------------------------
 
 
-def fresh_pass(address: str, uris: list[str] | None, paths: list[str]) -> tuple[float, float, int]:
-    """Read everything once in random order, beside another thread that counts.
+def fresh_pass(
+    address: str, uris: list[str] | None, paths: list[str], has_thread: bool
+) -> tuple[float, float, int]:
+    """Read everything once in random order, beside another thread that counts if *has_thread*.
 
     Returns seconds, seconds for attaching, and the other thread's loops per second.
     """
@@ -104,7 +106,8 @@ def fresh_pass(address: str, uris: list[str] | None, paths: list[str]) -> tuple[
             loops += 1
 
     counter = threading.Thread(target=count)
-    counter.start()
+    if has_thread:
+        counter.start()
     try:
         if uris is None:
             seconds = files_pass([paths[number] for number in numbers])
@@ -112,13 +115,16 @@ def fresh_pass(address: str, uris: list[str] | None, paths: list[str]) -> tuple[
             seconds = get_pass(client, [uris[number] for number in numbers])
     finally:
         stopping.set()
-        counter.join()
+        if has_thread:
+            counter.join()
     return seconds, attach_s, round(loops / seconds)
 
 
-def in_fresh_process(address: str, uris: list[str] | None, paths: list[str]) -> Any:
+def in_fresh_process(
+    address: str, uris: list[str] | None, paths: list[str], has_thread: bool
+) -> Any:
     with ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:
-        return pool.submit(fresh_pass, address, uris, paths).result()
+        return pool.submit(fresh_pass, address, uris, paths, has_thread).result()
 
 
 def together(
@@ -197,27 +203,33 @@ def compare_fresh(
     uris: list[str],
     paths: list[str],
     rounds: int,
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
+    """Compare passes of fresh processes; with *before* each, also how another thread gets on."""
     rows = []
+    has_thread = before is not None
     for _ in range(rounds):
-        before()
-        files_s, _, files_loops = in_fresh_process(address, None, paths)
-        before()
-        get_s, attach_s, get_loops = in_fresh_process(address, uris, paths)
+        if before is not None:
+            before()
+        files_s, _, files_loops = in_fresh_process(address, None, paths, has_thread)
+        if before is not None:
+            before()
+        get_s, attach_s, get_loops = in_fresh_process(address, uris, paths, has_thread)
         rows.append((files_s, get_s, attach_s, files_loops, get_loops))
     per = len(paths) - 1
     files, got, attaching, files_loops_s, get_loops_s = zip(*rows, strict=True)
-    return {
+    result: dict[str, Any] = {
         "files_us": round(statistics.median(files) / per * 1e6, 3),
         "get_us": round(statistics.median(got) / per * 1e6, 3),
         "get_ratio": round(common.median_ratio(list(got), list(files)), 3),
         "attach_ms": round(statistics.median(attaching) * 1e3, 1),
-        "other_thread_loops_per_s": {
+    }
+    if has_thread:
+        result["other_thread_loops_per_s"] = {
             "files": statistics.median(files_loops_s),
             "get": statistics.median(get_loops_s),
-        },
-    }
+        }
+    return result
 
 
 def compare_large(client: forebay.Client, uri: str, path: str, rounds: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """One gRPC channel per process and address, made anew after a fork, with waiting and trying again.
 
-Two cures are needed against forks, each of which alone would do for most: the channel is closed
-before a fork, so that no connection is inherited, and its subchannels are its own, so that gRPC's
-global pool cannot hand the child the parent's. Calls of other threads that a fork cuts are made
-again; every call here may be made twice.
+Three cures are needed against forks, each of which alone would do for most: the channel is closed
+before a fork, so that no connection is inherited; no thread is inside gRPC at that moment (see
+``_gate``); and its subchannels are its own, so that gRPC's global pool cannot hand the child the
+parent's. Calls of other threads that a fork cuts are made again; every call here may be made twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from forebay._errors import DaemonUnavailableError, ForebayError, from_call
+from forebay._gate import ForkGate
 from forebay_protos import cache_pb2_grpc
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ class Channel:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._lock = threading.Lock()  # guards _channel and _stub; held over a fork by the hooks
+        self._lock = threading.Lock()  # guards _channel and _stub
         self._channel: grpc.Channel | None = None
         self._stub: cache_pb2_grpc.CacheStub | None = None
+        self._unread: weakref.WeakSet[Any] = weakref.WeakSet()  # calls of start()
         _channels.add(self)
 
-    def stub(self) -> cache_pb2_grpc.CacheStub:
+    def _get_stub(self) -> cache_pb2_grpc.CacheStub:
+        """Return the stub; only for who has passed the gate."""
         with self._lock:
             if self._stub is None:
                 self._channel = grpc.insecure_channel(self.address, options=_OPTIONS)
@@ -61,8 +64,8 @@ class Channel:
     def call(self, method: str, request: Any, timeout_s: float, *, wait: bool = True) -> Any:
         """Return the reply of a unary call; waits for a daemon that is down unless told not to."""
         for attempt in self._attempts(timeout_s, wait=wait):
-            with attempt:
-                return getattr(self.stub(), method)(request, timeout=attempt.left_s)
+            with attempt, _gate.passed():
+                return getattr(self._get_stub(), method)(request, timeout=attempt.left_s)
         raise AssertionError  # the attempts end with an error
 
     def stream(
@@ -82,22 +85,30 @@ class Channel:
             call = None
             try:
                 with attempt:
-                    call = getattr(self.stub(), method)(make_request(), timeout=attempt.left_s)
-                    for reply in call:
+                    with _gate.passed():
+                        start = getattr(self._get_stub(), method)
+                        call = start(make_request(), timeout=attempt.left_s)
+                    while True:
+                        with _gate.passed():
+                            reply = next(call, None)
+                        if reply is None:
+                            return
                         attempt.progress()
                         yield reply
-                    return
             finally:
                 if call is not None:
-                    call.cancel()
+                    with _gate.passed():
+                        call.cancel()
 
     def start(self, method: str, request: Any, timeout_s: float) -> Any:
         """Start a streaming call whose replies nobody reads; None if the daemon is not there.
 
         Keep the call: it is cancelled when it is dropped.
         """
-        with contextlib.suppress(grpc.RpcError, ValueError):
-            return getattr(self.stub(), method)(request, timeout=timeout_s)
+        with contextlib.suppress(grpc.RpcError, ValueError), _gate.passed():
+            call = getattr(self._get_stub(), method)(request, timeout=timeout_s)
+            self._unread.add(call)
+            return call
         return None
 
     def _attempts(
@@ -109,23 +120,23 @@ class Channel:
             state.pause()
 
     def close(self) -> None:
-        with self._lock:
+        with _gate.passed():
             self._close()
 
     def _close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = self._stub = None
+        with self._lock:
+            channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            channel.close()
 
-    def before_fork(self) -> None:
-        self._lock.acquire()
+    def cut(self) -> bool:
+        """End all calls; True if none is left that nobody waits for. For the time before a fork."""
         self._close()
-
-    def after_fork_in_parent(self) -> None:
-        self._lock.release()
+        return all(call.done() for call in self._unread)
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
+        self._unread.clear()
 
 
 class _Attempt:
@@ -187,23 +198,26 @@ class _Attempt:
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-_held: list[Channel] = []  # by the fork that is under way
+_gate = ForkGate()
+
+
+def _cut_all() -> bool:
+    return all([channel.cut() for channel in list(_channels)])
 
 
 def _before_fork() -> None:
-    _held.extend(_channels)
-    for channel in _held:
-        channel.before_fork()
+    _gate.shut(_cut_all)
 
 
 def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().after_fork_in_parent()
+    _gate.open()
 
 
 def _after_fork_in_child() -> None:
-    while _held:
-        _held.pop().after_fork_in_child()
+    global _gate
+    _gate = ForkGate()
+    for channel in list(_channels):
+        channel.after_fork_in_child()
 
 
 os.register_at_fork(

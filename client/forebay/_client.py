@@ -98,7 +98,10 @@ class Client:
         """
         wanted = list(paths)
         get = self._hits.get
-        results = [get(path) for path in wanted]
+        try:
+            results = [get(path) for path in wanted]
+        except InvalidPathError:  # which is raised once the others are filled
+            results = [None] * len(wanted)
         if None in results:
             self._misses.get_many(wanted, results, self._timeout_s)
         return results  # type: ignore[return-value]  # no None is left

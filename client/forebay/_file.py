@@ -12,7 +12,7 @@ import contextlib
 import io
 import os
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forebay._errors import ForebayError, ObjectNotFoundError, StaleFileError
 from forebay._hits import file_number, first_byte, has, identity_of, read_file, size_bytes
@@ -20,13 +20,16 @@ from forebay._misses import FIRST_BYTES
 from forebay_protos import cache_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
     from forebay._hits import Hits, Known, View
+    from forebay._mapping import OpenFile
     from forebay._misses import Misses
     from forebay._node import Node
+
+Result = TypeVar("Result")
 
 _BUFFER_BYTES = 128 << 10
 _ROUNDS = 6  # a refill takes up to three
@@ -160,16 +163,11 @@ class _ObjectFile(io.RawIOBase):
         if not length:
             return 0
         target = target[:length]
-        while (place := self._secure(low, low + length)) is not None:
-            view, found = place
-            file = view.folder.file(file_number(found))
-            at = (
-                first_byte(found) + low
-            )  # a small object can get here, if it was evicted when opened
-            if os.preadv(file.fd, [target], at) == length and view.is_unchanged(found):
-                break
-            self._place = None
-        else:
+
+        def read(file: OpenFile, at: int) -> bool | None:
+            return True if os.preadv(file.fd, [target], at) == length else None
+
+        if self._read_folder(low, low + length, read) is None:
             length = self._read_stream(target)
         self._position = low + length
         self._read_ahead(low, low + length)
@@ -178,15 +176,15 @@ class _ObjectFile(io.RawIOBase):
     def readall(self) -> bytes:
         self._check_open()
         low, high = self._position, max(self._position, self._size)
-        data = b""
-        while low < high and (place := self._secure(low, high)) is not None:
-            view, found = place
-            file = view.folder.file(file_number(found))
-            data = read_file(file, first_byte(found) + low, high - low)
-            if len(data) == high - low and view.is_unchanged(found):
-                break
-            self._place = None
-        else:
+        if low == high:
+            return b""
+
+        def read(file: OpenFile, at: int) -> bytes | None:
+            piece = read_file(file, at, high - low)
+            return piece if len(piece) == high - low else None
+
+        data = self._read_folder(low, high, read)
+        if data is None:
             pieces = []
             while self._position < high:
                 piece = bytearray(min(high - self._position, _AT_ONCE_BYTES))
@@ -209,6 +207,29 @@ class _ObjectFile(io.RawIOBase):
             raise ValueError("I/O operation on closed file")
 
     # --- from the cache folder ---------------------------------------------------------------
+
+    def _read_folder(
+        self, low: int, high: int, read: Callable[[OpenFile, int], Result | None]
+    ) -> Result | None:
+        """Return what *read* gives for the file with the range and the position at which it begins.
+
+        None if the range is to be streamed.
+        """
+        for _ in range(_ROUNDS):
+            place = self._secure(low, high)
+            if place is None:
+                return None
+            view, found = place
+            try:
+                # A small object gets here, too, if it was evicted when the file was opened.
+                result = read(view.folder.file(file_number(found)), first_byte(found) + low)
+            except OSError:  # evicted before its file was opened, or the disk fails
+                result = None
+            if result is not None and view.is_unchanged(found):
+                return result
+            self._place = None
+        self._is_uncached = True
+        return None
 
     def _secure(self, low: int, high: int) -> tuple[View, Known] | None:
         """Return the place of this version with the range in it, None if it is to be streamed."""

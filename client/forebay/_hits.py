@@ -57,6 +57,10 @@ _PREREAD_BYTES = 8 << 20
 _unpack_halves = struct.Struct("<QQ").unpack
 _unpack_record = RECORD.unpack
 _CRC_AT = RECORD_SIZE - 4
+_ALIASED = (
+    "what the function given to apply() returned or kept still refers to the cached bytes, which "
+    "may change later: return a copy (numpy.frombuffer(view).copy(), bytes(view))"
+)
 _NOT_PLAIN = frozenset(("", ".", ".."))
 
 
@@ -379,6 +383,11 @@ class Hits:
         if known is None or not view.is_as_it_was(known):
             known = view.find(path)
             if known is None:
+                # Emptied, perhaps, because another table has taken its place: look at once.
+                view.folder.checked_ns = 0
+                earlier, view = view, self._current_view()
+                known = None if view is None or view is earlier else view.find(path)
+            if view is None or known is None:
                 return view, None, True
             is_first_touch = True
         if is_first_touch:
@@ -488,9 +497,7 @@ def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
             lent.release()
             view.release()
         except BufferError:
-            raise BufferError(
-                "what the function given to apply() returned or kept still refers to the cached "
-                "bytes, which may change later: return a copy (numpy.frombuffer(view).copy(), "
-                "bytes(view))"
-            ) from None
+            raise BufferError(_ALIASED) from None
+    if result is lent:  # which is of no use to the caller any more
+        raise BufferError(_ALIASED)
     return result

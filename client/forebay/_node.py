@@ -155,6 +155,7 @@ class Node:
             if self.users > 0:
                 return
             folder, self.state = self.state.folder, State()
+            self._ask_again_ns = 0  # for whoever comes next
             if folder is not None:
                 folder.counters.close()
         self.channel.close()

@@ -236,6 +236,7 @@ def test_function_that_is_always_too_slow_gets_right_bytes_in_the_end(
     churn.refill(0)
     with RemoteClient(daemon.address) as reader:
         reader.start(hold_and_verify, churn.objects, 0, churn.board_path, 2, holds=1000)
+        wait_until_held(churn.board, 1)
         while not reader.is_done():
             churn.overwrite(0)
             churn.evict(0)

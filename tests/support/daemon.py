@@ -88,6 +88,10 @@ class DaemonProcess:
                 self.kill9()
                 raise
 
+    def set_arguments(self, arguments: tuple[str, ...]) -> None:
+        """Start it with other *arguments* from the next time on."""
+        self._arguments = arguments
+
     def wait_until_serving(self, timeout_s: float = _START_S) -> None:
         deadline = time.monotonic() + timeout_s
         with grpc.insecure_channel(self.address, options=_OPTIONS) as channel:

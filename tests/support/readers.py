@@ -6,12 +6,15 @@ each other goes through a :class:`Board`, a few shared numbers.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +24,6 @@ from support.sealed import WORD, WrongBytesError, version_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 _WAIT_S = 60.0
 _PAUSE_S = 0.001
@@ -259,3 +261,24 @@ def read_each_once(client: forebay.Client, objects: Sequence[Sealed]) -> int:
         version_in(sealed.key, data)
         size += len(data)
     return size
+
+
+def lease_and_warm(
+    client: forebay.Client, objects: Sequence[Sealed], prefix: str, board_path: str
+) -> Tally:
+    """Warm everything and hold objects by path, in turns, until the board says stop."""
+    board = Board(board_path, len(objects))
+    tally = Tally()
+    for sealed in itertools.cycle(objects):
+        if board.stopped:
+            return tally
+        with contextlib.suppress(forebay.CacheFullError, forebay.StaleFileError):
+            if sealed is objects[0]:
+                client.warm(prefix)
+            with client.local_path(sealed.url) as name:
+                try:
+                    version_in(sealed.key, Path(name).read_bytes())
+                except WrongBytesError as error:
+                    tally.wrong.append(f"local_path: {error}")
+                tally.reads += 1
+    return tally

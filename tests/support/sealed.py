@@ -87,11 +87,13 @@ class Shelf:
 def shelf_of_files(folder: Path) -> Shelf:
     """Return an origin below ``file://``."""
     folder.mkdir(exist_ok=True)
+    scratch_folder = folder.with_name(f"{folder.name}.new")  # beside it, so that no listing sees it
+    scratch_folder.mkdir(exist_ok=True)
 
     def store(key: str, data: bytes) -> None:
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = folder / ".new"
+        scratch = scratch_folder / key.replace("/", "_")
         scratch.write_bytes(data)
         scratch.rename(path)  # a reader sees the old or the new file
 

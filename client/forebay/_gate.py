@@ -1,0 +1,68 @@
+"""Keeps forks and calls into gRPC apart.
+
+A process that is forked while another thread is inside gRPC inherits locks that nobody will ever
+release; gRPC's own fork handlers give up in that case. So before a fork the calls that are under
+way are cut, and the fork waits until every thread is out; whoever wants in waits until it is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LONGEST_WAIT_S = 5.0  # for threads to leave; then the fork goes on at its own risk
+_PAUSE_S = 0.01
+
+
+class ForkGate:
+    """One for the process, closed during a fork."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()  # of one fork at a time; taken before _changed
+        self._changed = threading.Condition(threading.Lock())  # guards what follows
+        self._inside = 0
+        self._forking: int | None = None  # the thread that forks
+
+    @contextlib.contextmanager
+    def passed(self) -> Iterator[None]:
+        """Be where no fork happens. The code inside must end when its channel is closed."""
+        with self._changed:
+            # The forking thread may get here through a finalizer, and must not wait for itself.
+            while self._forking not in (None, threading.get_ident()):
+                self._changed.wait()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def shut(self, cut: Callable[[], bool]) -> None:
+        """Let nobody in and wait until everybody is out; *cut* ends the calls under way.
+
+        *cut* is called until it returns True with nobody inside: who was just coming in may have
+        started another call.
+        """
+        self._turn.acquire()
+        with self._changed:
+            self._forking = threading.get_ident()
+        deadline = time.monotonic() + _LONGEST_WAIT_S
+        while time.monotonic() < deadline:
+            is_cut = cut()
+            with self._changed:
+                if is_cut and not self._inside:
+                    return
+                self._changed.wait(_PAUSE_S)
+
+    def open(self) -> None:
+        """Let everybody in again, after the fork, in the parent."""
+        with self._changed:
+            self._forking = None
+            self._changed.notify_all()
+        self._turn.release()
