@@ -251,6 +251,7 @@ class _ObjectFile(io.RawIOBase):
                 self._is_uncached = True
             elif before is not None and before[0].is_unchanged(before[1]):
                 self._place = before
+                self._is_complete = False  # another generation may lack what the last one had
         self._is_uncached = True
         return None
 

@@ -346,13 +346,21 @@ class Hits:
             self._count_miss()
         return None
 
-    def read_into(self, path: str, start: int, target: memoryview, identity: bytes) -> bytes:
+    def read_into(
+        self, path: str, start: int, target: memoryview, identity: bytes, whole_bytes: int
+    ) -> bytes:
         """Read a range that was just filled; returns the identity of the record that it is of.
 
-        b"" if the range is not there, or of another record than *identity* (b"": of any).
+        b"" if the range is not there, or of another record than *identity* (b"": of any whose
+        object has *whole_bytes*; of another size, the range would end elsewhere).
         """
         view, known, _ = self._find(path, True)
-        if view is None or known is None or not has(known, start, start + len(target)):
+        if (
+            view is None
+            or known is None
+            or size_bytes(known) != whole_bytes
+            or not has(known, start, start + len(target))
+        ):
             return b""
         now = identity_of(known)
         file, first = file_number(known), first_byte(known)

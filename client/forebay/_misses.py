@@ -96,7 +96,7 @@ class Misses:
             if outcome != "placed":
                 break
             if end > first_end:
-                data = self._get_large(path, uri, low, end, filled.version, timeout_s)
+                data = self._get_large(path, uri, low, end, filled, timeout_s)
             else:
                 data = self._hits.look(as_text(path), *wanted, is_filled=True)
             if data is not None:
@@ -105,14 +105,14 @@ class Misses:
         return b"".join(self.read(uri, low, high, filled.version, filled.size_bytes, timeout_s))
 
     def _get_large(
-        self, path: StrPath, uri: str, low: int, end: int, version: str, timeout_s: float
+        self, path: StrPath, uri: str, low: int, end: int, first: pb.Filled, timeout_s: float
     ) -> bytes | None:
-        """Return a long range whose first piece is there, each of its pieces read while the next
+        """Return a long range whose *first* piece is there, each of its pieces read while the next
         ones are being filled. None if it cannot be had from the folder.
         """
         starts = range(low + FIRST_BYTES, end, FIRST_BYTES)
         pieces = [
-            _range(uri, at, min(end, at + FIRST_BYTES), version, is_continuation=True)
+            _range(uri, at, min(end, at + FIRST_BYTES), first.version, is_continuation=True)
             for at in starts
         ]
         # The buffer of a BytesIO becomes its bytes without a copy.
@@ -132,7 +132,9 @@ class Misses:
             for at in ready:
                 to = min(end, at + FIRST_BYTES)
                 with sink.getbuffer() as whole, whole[at - low : to - low] as target:
-                    identity = self._hits.read_into(as_text(path), at, target, identity)
+                    identity = self._hits.read_into(
+                        as_text(path), at, target, identity, first.size_bytes
+                    )
                 if not identity:
                     return None
         return sink.getvalue()

@@ -66,12 +66,12 @@ def cached(client: forebay.Client, objects: list[Sealed]) -> list[Sealed]:
 def test_disk_usage_never_exceeds_the_limit_while_readers_stream_through(
     daemon: DaemonProcess, client: forebay.Client, shelf: Shelf, kind: str, times: int
 ) -> None:
-    chance = random.Random(kind)  # noqa: S311  # the same again
+    chance = random.Random(kind)  # the same again
     share = 4 * LIMIT // READERS
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(RemoteClient(daemon.address)) for _ in range(READERS)]
         usage = stack.enter_context(watched(daemon))
-        sizes = []
+        sizes: list[int] = []
         while sum(sizes) < share:
             small, large = chance.randrange(100, 400_000), chance.randrange(MIB, 20 * MIB)
             is_small = kind == "small" or (kind == "mixed" and chance.random() < 0.9)
@@ -195,7 +195,7 @@ def test_what_is_cached_is_always_the_most_recently_used(
 ) -> None:
     objects = make(shelf, "equal", [size] * (80 * MIB // size))
     used: list[Sealed] = []  # latest last
-    chance = random.Random(size)  # noqa: S311  # the same again
+    chance = random.Random(size)  # the same again
     evicted = 0
     with RemoteClient(daemon.address) as other:
         for step in range(len(objects) + steps):

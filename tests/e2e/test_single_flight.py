@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import forebay
 from support.readers import Sealed, read_at_once
 from support.remote import RemoteClient
 from support.rounds import rounds
 from support.sealed import shelf_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    import forebay
     from conftest import StartDaemon
     from support.ceph import Bucket
     from support.daemon import DaemonProcess
-    from support.proxy import FaultProxy
+    from support.proxy import FaultProxy, Request
 
 MIB = 1 << 20
 BLOCK = 8 * MIB
@@ -51,6 +51,10 @@ def expected_gets(size: int) -> dict[str, int]:
         f"bytes={start}-{(end if start == 0 else min(end, size)) - 1}": 1
         for start, end in first_bytes
     }
+
+
+def asks_for(range_: str) -> Callable[[Request], bool]:
+    return lambda request: request.range == range_
 
 
 def gets(proxy: FaultProxy, key: str) -> dict[str | None, int]:
@@ -96,10 +100,7 @@ def test_readers_wait_for_the_fill_under_way(
     sealed = Sealed("cold", shelf_in(bucket).put("cold", 1, size), size)
     with contextlib.ExitStack() as gates:
         # Each block's GET is held until all readers are known to want it.
-        held = [
-            gates.enter_context(proxy.gate(lambda request, r=range_: request.range == r))
-            for range_ in expected_gets(size)
-        ]
+        held = [gates.enter_context(proxy.gate(asks_for(range_))) for range_ in expected_gets(size)]
         for process in crowd:
             process.start(read_at_once, sealed, ("get",) * THREADS, 1)
         held[0].wait_for(1)

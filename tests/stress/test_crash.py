@@ -9,7 +9,6 @@ import os
 import random
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +24,7 @@ from support.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.daemon import DaemonProcess
 
@@ -79,7 +79,7 @@ class Load:
         self._thread.start()
 
     def _churn(self) -> None:
-        chance = random.Random(2)  # noqa: S311  # the same again
+        chance = random.Random(2)  # the same again
         while not self.board.stopped:
             number = chance.randrange(len(SIZES))
             sealed = self._objects[number]
@@ -140,7 +140,7 @@ class Kept:
 def test_killed_at_any_moment_nothing_committed_is_lost_and_nothing_wrong_served(
     daemon: DaemonProcess, client: forebay.Client, shelf: Shelf, tmp_path: Path, count: int
 ) -> None:
-    moment = random.Random(count)  # noqa: S311  # the same again
+    moment = random.Random(count)  # the same again
     kept = Kept(client, shelf)
     hits = evictions = 0
     for number in range(count):

@@ -53,7 +53,7 @@ class Churn:
         self.board = Board(board_path, len(sizes))
         self.versions = [1] * len(sizes)
         self.evictions = 0
-        self.random = random.Random(1)  # noqa: S311  # the same again
+        self.random = random.Random(1)  # the same again
 
     def overwrite(self, number: int) -> None:
         """Store a new version; readers may see it from now on, and must after an eviction."""

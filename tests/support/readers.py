@@ -99,7 +99,7 @@ class _Reader:
         self.client = client
         self.objects = objects
         self.board = board
-        self.random = random.Random(seed)  # noqa: S311  # the same again with the same seed
+        self.random = random.Random(seed)  # the same again with the same seed
         self.tally = Tally()
         self.way = ""
 

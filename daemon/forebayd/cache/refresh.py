@@ -2,7 +2,8 @@
 
 Every pass takes the entries whose ``max_age`` is over and that were used since they were last
 looked up. Many in one folder are compared with a LIST of it (1,000 ETags a request), few by a HEAD
-each. What has changed or gone is evicted; the next reader fills it anew.
+each. What has changed or gone is evicted; the next reader fills it anew. Each origin is asked by a
+task of its own, so that one which does not answer keeps no other's entries from being fresh.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import random
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from forebayd.stats import Statistics
     from forebayd.store.rows import Entry
     from forebayd.store.store import Store
+
+    _Folders = dict[str, list[tuple[Target, Entry]]]
 
 log = logging.getLogger(__name__)
 
@@ -50,39 +54,60 @@ class Refresher:
         self._origins = origins
         self._statistics = statistics
         self._pause_s = max(_LEAST_PAUSE_S, min(5.0, max_age_s / 4))
+        self._asking: dict[str, asyncio.Task[None]] = {}  # by the origin's prefix
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
-        while True:
-            started = time.monotonic()
-            try:
-                busy = await self.refresh_due()
-            except Exception:
-                log.exception("refreshing failed")
-                busy = False
-            spent = time.monotonic() - started
-            # Over a million slots a pass takes some 20 ms: keep it to a few per cent of a core.
-            await asyncio.sleep(_LEAST_PAUSE_S if busy else max(self._pause_s, 20 * spent))
+        try:
+            while True:
+                started = time.monotonic()
+                try:
+                    busy = await self._refresh_due()
+                except Exception:
+                    log.exception("refreshing failed")
+                    busy = False
+                spent = time.monotonic() - started
+                # Over a million slots a pass takes some 20 ms: keep it to a few per cent of a core.
+                await asyncio.sleep(_LEAST_PAUSE_S if busy else max(self._pause_s, 20 * spent))
+        finally:
+            tasks = list(self._asking.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def refresh_due(self) -> bool:
-        """Do one pass; True if there is more to do at once."""
+    async def _refresh_due(self) -> bool:
+        """Begin one pass at every origin that has ended its last; True if there is more to do."""
         table, now = self._store.table, time.time()
         due = await asyncio.to_thread(table.due, now, now - _IN_USE_S)
-        chosen = due[:_ENTRIES_A_PASS]
-        folders: dict[str, list[tuple[Target, Entry]]] = defaultdict(list)
+        # Anywhere: the entries of an origin that is down must not be in the way for ever.
+        first = random.randrange(len(due)) if len(due) > _ENTRIES_A_PASS else 0  # noqa: S311
+        chosen = [*due[first:], *due[:first]][:_ENTRIES_A_PASS]
+        origins: dict[str, _Folders] = defaultdict(lambda: defaultdict(list))
         for start in range(0, len(chosen), 500):
             for entry in self._store.catalogue.get_many(chosen[start : start + 500]):
                 if entry is None or not self._was_used(entry):
                     continue
                 target = self._origins.target(entry.uri)
-                if target.fingerprint == entry.fingerprint:  # else of an origin that is no more
-                    folders[entry.uri.rpartition("/")[0]].append((target, entry))
+                prefix = target.origin.config.prefix
+                # Another fingerprint: of an origin that is no more.
+                if target.fingerprint == entry.fingerprint and prefix not in self._asking:
+                    origins[prefix][entry.uri.rpartition("/")[0]].append((target, entry))
             await asyncio.sleep(0)  # let readers in
-        for folder, members in folders.items():
-            if len(members) >= _LIST_FROM:
-                members = await self._by_list(folder, members)
-            await self._by_head(members)
+        for prefix, folders in origins.items():
+            task = self._asking[prefix] = asyncio.create_task(self._ask(folders))
+            task.add_done_callback(lambda _, prefix=prefix: self._asking.pop(prefix))
         return len(due) > len(chosen)
+
+    async def _ask(self, folders: _Folders) -> None:
+        """Compare entries of one origin with it."""
+        try:
+            for folder, members in folders.items():
+                left = members
+                if len(members) >= _LIST_FROM:
+                    left = await self._by_list(folder, members)
+                await self._by_head(left)
+        except Exception:
+            log.exception("refreshing failed")
 
     def _was_used(self, entry: Entry) -> bool:
         found = self._store.table.find(entry.fingerprint)

@@ -72,6 +72,7 @@ class Warmer:
             await self._waiting.put(None)
 
     async def _name_below(self, target: Target) -> None:
+        """Name everything below the target, and the object of its own name if there is one."""
         found = False
         async for page in self._listings.pages(target, recursive=True):
             for info in page.objects:
@@ -79,9 +80,16 @@ class Warmer:
                 self._progress.objects_total += 1
                 self._progress.bytes_total += info.size_bytes
                 await self._waiting.put((info.uri, info.size_bytes))
-        if not found and not target.uri.endswith("/"):  # then it is to be an object
-            self._progress.objects_total += 1
-            await self._waiting.put((target.uri, None))
+        if target.uri.endswith("/") or (found and not await self._is_object(target)):
+            return
+        self._progress.objects_total += 1
+        await self._waiting.put((target.uri, None))
+
+    async def _is_object(self, target: Target) -> bool:
+        try:
+            return await self._listings.stat(target) is not None
+        except DaemonError:
+            return False
 
     async def _work(self) -> None:
         while True:
