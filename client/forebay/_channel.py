@@ -132,7 +132,7 @@ class Channel:
     def cut(self) -> bool:
         """End all calls; True if none is left that nobody waits for. For the time before a fork."""
         self._close()
-        return all(call.done() for call in self._unread)
+        return all(call.done() for call in list(self._unread))
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()

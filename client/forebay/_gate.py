@@ -1,13 +1,16 @@
-"""Keeps forks and calls into gRPC apart.
+"""Keeps forks and gRPC apart.
 
 A process that is forked while another thread is inside gRPC inherits locks that nobody will ever
-release; gRPC's own fork handlers give up in that case. So before a fork the calls that are under
-way are cut, and the fork waits until every thread is out; whoever wants in waits until it is over.
+release; gRPC's own fork handlers give up in that case, and with many threads some one in a hundred
+children hung. So before a fork the calls that are under way are cut, and the fork waits until every
+thread is out, gRPC's own included: they end when the last channel is closed, and a child starts
+gRPC anew. Whoever wants in waits until the fork is over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LONGEST_WAIT_S = 5.0  # for threads to leave; then the fork goes on at its own risk
-_PAUSE_S = 0.01
+_LONGEST_QUIET_S = 0.5  # for gRPC's threads, which go on if others use it in this process too
+_PAUSE_S = 0.002
+_GRPC_THREADS = ("event_engine", "grpc_", "lifeguard")
 
 
 class ForkGate:
@@ -57,8 +62,11 @@ class ForkGate:
             is_cut = cut()
             with self._changed:
                 if is_cut and not self._inside:
-                    return
+                    break
                 self._changed.wait(_PAUSE_S)
+        deadline = time.monotonic() + _LONGEST_QUIET_S
+        while _has_grpc_threads() and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
 
     def open(self) -> None:
         """Let everybody in again, after the fork, in the parent."""
@@ -66,3 +74,14 @@ class ForkGate:
             self._forking = None
             self._changed.notify_all()
         self._turn.release()
+
+
+def _has_grpc_threads() -> bool:
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208  # names alone
+        with (
+            contextlib.suppress(OSError),  # it has just ended
+            open(f"/proc/self/task/{thread}/comm") as name,  # noqa: PTH123  # cheaper
+        ):
+            if name.read().startswith(_GRPC_THREADS):
+                return True
+    return False

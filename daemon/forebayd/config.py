@@ -124,9 +124,10 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> DaemonCon
         "command line",
     )
     shared = {name: told.pop(name) for name in _SHARED_WORDS if name in told}
-    origins = _origins(origin_tables, shared, source)
     told.setdefault("cache_dir", addresses.default_cache_dir())
     told.setdefault("listen", (addresses.default_address(),))
+    is_local = all(address.startswith("unix:") for address in told["listen"])  # type: ignore[attr-defined]
+    origins = _origins(origin_tables, shared, source, is_local=is_local)
     if "max_bytes" not in told:
         told["max_bytes"] = _share_of_free_space(Path(str(told["cache_dir"])))
     config = DaemonConfig(origins=origins, **told)  # type: ignore[arg-type]  # parsed by field
@@ -135,7 +136,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> DaemonCon
 
 
 def _origins(
-    tables: list[dict[str, object]], shared: dict[str, object], source: str
+    tables: list[dict[str, object]], shared: dict[str, object], source: str, *, is_local: bool
 ) -> tuple[OriginConfig, ...]:
     """Return the configured origins, then those that everybody has."""
     origins: dict[str, OriginConfig] = {}
@@ -145,7 +146,9 @@ def _origins(
             raise ConfigError(f"{source}: two origins have the prefix {origin.prefix!r}: keep one")
         origins[origin.prefix] = origin
     for prefix in _DEFAULT_PREFIXES:
-        if prefix not in origins:
+        # Behind a unix socket stands our group; behind a port, anybody on the machine, who is not
+        # to read the daemon's user's files unless somebody says so.
+        if prefix not in origins and (is_local or prefix != "file://"):
             origins[prefix] = _origin({"prefix": prefix}, shared, "default")
     return tuple(origins.values())
 

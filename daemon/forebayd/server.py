@@ -86,6 +86,12 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:"))
         path.parent.mkdir(parents=True, exist_ok=True)
+        owner = path.parent.stat().st_uid
+        if owner not in (0, os.geteuid()):
+            raise ConfigError(
+                f"the socket's folder {path.parent} belongs to uid {owner}, who could put another "
+                "socket there: choose another --listen"
+            )
         _remove_dead_socket(path)
     try:
         server.add_insecure_port(address)

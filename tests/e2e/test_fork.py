@@ -99,9 +99,7 @@ def test_forked_process_forks_in_turn(client: forebay.Client, prefix: str, depth
     assert told == [(generation, "") for generation in range(depth + 1)]
 
 
-def test_client_that_was_never_used_before_the_fork(
-    start_local: StartLocal, prefix: str
-) -> None:
+def test_client_that_was_never_used_before_the_fork(start_local: StartLocal, prefix: str) -> None:
     daemon = start_local(packing_limit_bytes="64KiB")
     with forebay.Client(daemon.address) as client:
         forks.run_workers(multiprocessing.get_context("fork"), client, prefix, _shares(0))
@@ -123,9 +121,7 @@ def test_every_forked_worker_has_counters_of_its_own(client: forebay.Client, pre
     forks.read_some(client, prefix, range(10))
     before = client.stats()
 
-    forks.run_workers(
-        multiprocessing.get_context("fork"), client, prefix, [list(range(10))] * 8
-    )
+    forks.run_workers(multiprocessing.get_context("fork"), client, prefix, [list(range(10))] * 8)
 
     after = client.stats()
     assert after.hits - before.hits == 8 * 10 * 2

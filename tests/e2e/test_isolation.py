@@ -227,9 +227,10 @@ def test_what_only_a_read_only_client_uses_may_leave_the_cache_and_comes_back(
     path = files.put("mine", b"mine" * 1000)
     others = [files.put(f"{number}", bytes(1 << 20)) for number in range(30)]
     prefix = _mounted_read_only(daemon.cache_dir)
-    with RemoteClient(daemon.address, prefix=prefix) as client, forebay.Client(
-        daemon.address
-    ) as writer:
+    with (
+        RemoteClient(daemon.address, prefix=prefix) as client,
+        forebay.Client(daemon.address) as writer,
+    ):
         for other in others:
             assert client.do(work.get, path) == b"mine" * 1000
             writer.get(other)
@@ -296,10 +297,13 @@ def test_client_that_cannot_see_the_folder_reads_everything_through_the_daemon(
             assert client.do(work.get, url("folder/small"), -3) == b"789"
             assert client.do(work.get, url("folder/small"), 8, 99) == b"89"
             assert client.do(work.get, url("folder/small"), 99, 100) == b""
-            assert client.do(work.get, url("folder/large"), 1 << 20, (3 << 20) + 7) == (
-                large[1 << 20 : (3 << 20) + 7]
+            assert (
+                client.do(work.get, url("folder/large"), 1 << 20, (3 << 20) + 7)
+                == (large[1 << 20 : (3 << 20) + 7])
             )
-            assert client.do(work.get, url("folder/large"), -(5 << 20), -1) == large[-(5 << 20) : -1]
+            assert (
+                client.do(work.get, url("folder/large"), -(5 << 20), -1) == large[-(5 << 20) : -1]
+            )
             wanted = [url("folder/small"), url("folder/large")] * 3
             assert client.do(work.get_many, wanted) == [small, large] * 3
             assert client.do(work.apply_bytes, url("folder/large")) == large

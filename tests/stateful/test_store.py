@@ -38,6 +38,7 @@ MIB = 1 << 20
 LIMIT = 12 * MIB
 BLOCK_SHIFT = 18  # 256 KiB, so that a small blob has several
 VALIDITY = (2**63, 2**32 - 1)
+LEASE = "0123456789abcdef"
 KEYS = st.integers(0, 30)
 
 
@@ -181,14 +182,14 @@ class StoreMachine(RuleBasedStateMachine):
         if entry is None or entry.is_packed or not entry.is_complete:
             return
         used = self.store.space.used_bytes
-        tree = self.store.leases.create("one")
-        self.store.lease_add("one", "file", entry, None)
+        tree = self.store.leases.create(LEASE)
+        self.store.lease_add(LEASE, "file", entry, None)
         self.store.remove([entry])
 
         held = self.path / "cache" / tree / "file"
         assert held.read_bytes() == self.contents[entry.generation]
         assert self.store.space.used_bytes == used
-        self.store.lease_release("one")
+        self.store.lease_release(LEASE)
         assert self.store.space.used_bytes == used - entry.charge_bytes
 
     @rule()

@@ -157,7 +157,7 @@ def test_killed_at_any_moment_nothing_committed_is_lost_and_nothing_wrong_served
                     kept.add(1, hasty)
             killer.join()
 
-            # Down: hits go on, here and in a process that never met the daemon.
+            # Down: hits go on.
             assert allocated_below(daemon.cache_dir) <= LIMIT
             for sealed in kept.objects:
                 assert version_in(sealed.key, client.get(sealed.url)) == 1
@@ -167,7 +167,6 @@ def test_killed_at_any_moment_nothing_committed_is_lost_and_nothing_wrong_served
             # Usable at once, under the same load.
             kept.add(3)
             seen = load.end()
-        print(number, seen, evictions)
         assert (seen.wrong, seen.outdated) == ([], {})
         hits += seen.reads
         evictions += load.evictions

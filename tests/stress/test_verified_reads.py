@@ -152,7 +152,6 @@ def test_no_wrong_byte_while_objects_are_evicted_refilled_and_overwritten(
 
     seen, stops = read_while_churning(daemon, churn, reads, stops=True)
 
-    print(seen, stops, churn.evictions, client.stats().raw)
     assert seen.wrong == []
     assert seen.outdated == {}
     assert seen.reads >= reads
@@ -173,7 +172,6 @@ def test_no_wrong_byte_over_ceph(
 
         seen, _ = read_while_churning(daemon, churn, reads, stops=False)
 
-        print(seen, churn.evictions, client.stats().raw)
         assert (seen.wrong, seen.outdated) == ([], {})
         assert seen.reads >= reads
         assert churn.evictions > reads / 50
@@ -190,7 +188,6 @@ def test_no_wrong_byte_in_a_cache_that_is_too_small(
 
         seen, _ = read_while_churning(daemon, churn, reads, stops=False)
 
-        print(seen, churn.evictions, client.stats().raw)
         assert (seen.wrong, seen.outdated) == ([], {})
         assert seen.reads >= reads
         assert client.stats().raw["evictions"]["space"]["objects"] > reads / 50

@@ -7,6 +7,7 @@ named by a function of ``support.remote_work`` that gets the process's ``forebay
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
 import subprocess
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
+    from typing import Concatenate
 
-    from typing_extensions import Concatenate, ParamSpec, Self
+    from typing_extensions import ParamSpec, Self
 
     import forebay
 
@@ -130,9 +132,7 @@ def main() -> None:
 
     connection = Connection(int(sys.argv[1]))
     user, arguments = connection.recv()
-    import support.remote_work
-
-    assert support.remote_work  # imported before the user is another, who may not read it
+    importlib.import_module("support.remote_work")  # before the user is one who may not read it
     if user is not None:
         os.setgroups([])
         os.setgid(user[1])

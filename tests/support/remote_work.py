@@ -124,11 +124,9 @@ def gather_crowd(
     os.close(answer)
     os.close(gate)
     _crowds.append((open_gate, pids))
-    right = 0
-    for _ in range(count):
-        right += os.read(answers, 1) == b"1"
+    read_right = sum(os.read(answers, 1) == b"1" for _ in range(count))
     os.close(answers)
-    return right
+    return read_right
 
 
 def release_crowd(_: forebay.Client) -> int:
@@ -164,3 +162,16 @@ def read_until(
         if os.path.exists(stop_file):  # noqa: PTH110  # often
             break
     return counts
+
+
+def apply_when_told(client: forebay.Client, path: str, started_file: str, go_file: str) -> bytes:
+    """Read a view only after *go_file* is there; *started_file* says that the view is held."""
+
+    def wait_and_copy(view: memoryview) -> bytes:
+        Path(started_file).touch()
+        deadline = time.monotonic() + _FORKS_S
+        while not Path(go_file).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return bytes(view)
+
+    return client.apply(path, wait_and_copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from forebayd.cache.listing import Listings
 from forebayd.cache.origins import Origins, Target
 from forebayd.cache.refresh import Refresher
 from forebayd.cache.warm import Warmer
-from forebayd.errors import InvalidPathError
+from forebayd.errors import ConfigError, InvalidPathError
 from forebayd.stats import ClientCounters, Statistics
 from forebayd.store import check
 from forebayd.store.folder import CacheFolder
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20  # of a stream: below gRPC's message limit, large enough for 1 GB/s
+_DRAIN_S = 5.0  # for fills under way at the end
 _RELOCATED_AT_ONCE = 64  # packed objects, every few seconds
 _SLICE_ENTRIES = 500  # of a long scan between two turns of the event loop
+_LEAST_MAX_BYTES = 8 << 20  # some 3 MiB are the cache's own files
 _META_SHARE = 256
 _LEAST_META_BYTES, _MOST_META_BYTES = 1 << 20, 64 << 20
 
@@ -43,10 +46,14 @@ class Cache:
 
     def __init__(self, config: DaemonConfig) -> None:
         """Open the folder and build the origins. Raises ConfigError if that cannot be."""
+        if config.max_bytes < _LEAST_MAX_BYTES:
+            raise ConfigError(
+                f"max_bytes {config.max_bytes} leaves no room for objects: give at least "
+                f"{_LEAST_MAX_BYTES} (8MiB)"
+            )
         self.config = config
         self.folder = CacheFolder(config.cache_dir)
         meta_bytes = min(_MOST_META_BYTES, max(_LEAST_META_BYTES, config.max_bytes // _META_SHARE))
-        counters = ClientCounters(config.cache_dir)
         self.store = Store(
             self.folder,
             max_bytes=config.max_bytes,
@@ -54,6 +61,8 @@ class Cache:
             meta_bytes=meta_bytes,
         )
         catalogue = self.store.catalogue
+        # After the store, which may have had to start empty.
+        counters = ClientCounters(config.cache_dir)
         self.statistics = Statistics(counters, catalogue.meta("statistics", {}))
         self.origins = Origins(config.origins, self.folder.cache_id, self.statistics)
         self.store.publish_attachment(
@@ -83,8 +92,8 @@ class Cache:
 
     async def start(self) -> None:
         """Begin the background work, and bring the store within its limit."""
-        # Clients of a wiped cache, and of other origins, notice within one lease; before that nobody
-        # is answered, and nothing leaves its place.
+        # Clients of a wiped cache, and of other origins, notice within one lease; before that
+        # nobody is answered, and nothing leaves its place.
         await asyncio.sleep(2 * layout.LEASE_S)
         self.evictor.make_room(0)
         shortest_s = min((o.max_age_s for o in self.config.origins), default=300.0)
@@ -125,6 +134,9 @@ class Cache:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(asyncio.TimeoutError):
+            # What is cut here is tidied at the next start.
+            await asyncio.wait_for(self.filler.flights.drain(), _DRAIN_S)
         await self.origins.close()
         self.listings.close()
         self.store.catalogue.commit(meta={"statistics": self.statistics.totals_to_carry()})
@@ -264,13 +276,13 @@ class Cache:
 
     # --- what is cached ----------------------------------------------------------------------
 
-    def _below(self, prefix: str) -> list[Entry]:
+    async def _below(self, prefix: str) -> list[Entry]:
         """Return the cached entries of a URI: the object itself and what is below it."""
         target = self.origins.target(prefix)
         self.store.flush()
-        own = self.store.get(target.fingerprint)
         folder = target.uri.rstrip("/") + "/"
-        below = list(self.store.catalogue.below(folder))
+        below = await asyncio.to_thread(lambda: list(self.store.catalogue.below(folder)))
+        own = self.store.get(target.fingerprint)
         return below if own is None or own in below else [own, *below]
 
     async def evict(self, prefix: str, *, everything: bool = False) -> tuple[int, int]:
@@ -285,7 +297,7 @@ class Cache:
         if everything:
             entries = await asyncio.to_thread(lambda: list(self.store.catalogue.all()))
         else:
-            entries = self._below(prefix)
+            entries = await self._below(prefix)
         self.listings.forget()
         objects = freed = 0
         for start in range(0, len(entries), _SLICE_ENTRIES):
@@ -313,9 +325,13 @@ class Cache:
         else:
             self._pins.discard(uri)
         self.store.catalogue.commit(meta={"pins": sorted(self._pins)})
-        entries = self._below(uri)
+        entries = await self._below(uri)
         wanted = [entry for entry in entries if self._is_pinned(entry.uri) is pinned]
-        return self.store.set_pinned(wanted, pinned)
+        changed = 0
+        for start in range(0, len(wanted), _SLICE_ENTRIES):
+            changed += self.store.set_pinned(wanted[start : start + _SLICE_ENTRIES], pinned)
+            await asyncio.sleep(0)
+        return changed
 
     async def check(self, *, repair: bool) -> check.Report:
         """Compare catalogue, table, files and totals."""

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _FLOOR_LOOK_BYTES, _FLOOR_LOOK_S = 64 << 20, 0.2
 _ROUNDS = 5  # an object that is replaced at the origin faster than it can be read
+_FIRSTS_AT_ONCE = 64  # of unknown size, nearly all small: 512 MiB in memory if none is
 _BLOCKS_AT_ONCE = 16  # of all large objects: 128 MiB in memory
 
 
@@ -77,6 +78,7 @@ class Filler:
         self._min_free_bytes = min_free_bytes
         self._is_pinned = is_pinned
         self.flights = Flights()
+        self._first_places = asyncio.Semaphore(_FIRSTS_AT_ONCE)
         self._block_places = asyncio.Semaphore(_BLOCKS_AT_ONCE)
         self._evictions_asked = 0
         self._evicted_prefixes: deque[str] = deque(maxlen=256)
@@ -137,10 +139,11 @@ class Filler:
         if target.origin.config.freshness == "always":
             # Not shared: an answer that was asked for before this reader came may be too old.
             return await self.validate(target, entry)
-        checked: Entry | None = await self.flights.do(
+        await self.flights.do(
             (target.fingerprint, "validate"), lambda: self.validate(target, entry)
         )
-        return checked
+        # Not what the flight returned: others have had their turns since it ended.
+        return self._store.get(target.fingerprint)
 
     async def validate(self, target: Target, entry: Entry) -> Entry | None:
         """Ask the origin: the entry with its new time, or None if it had to go."""
@@ -209,6 +212,15 @@ class Filler:
         self._store.space.reserve(size_bytes)
         return True
 
+    def _may_reserve(self, size_bytes: int) -> bool:
+        """Reserve space like ``_reserve``; what cannot be evicted makes none."""
+        try:
+            return self._reserve(size_bytes)
+        except OSError as error:
+            log.error("evicting failed", extra={"reason": str(error)})
+            self._statistics.count_error("cache_write")
+            return False
+
     def _is_above_floor(self, size_bytes: int) -> bool:
         """Keep the file system's free space above the floor, evicting for it."""
         now = time.monotonic()
@@ -233,7 +245,11 @@ class Filler:
         return filled
 
     async def _fill_first(self, target: Target) -> Entry | Uncached:
-        """Fill an object of which nothing is known."""
+        """Fill an object of which nothing is known: one block of it, until it is written."""
+        async with self._first_places:
+            return await self._fetch_first(target)
+
+    async def _fetch_first(self, target: Target) -> Entry | Uncached:
         for _ in range(_ROUNDS):
             asked_at_ns, evictions = time.time_ns(), self._evictions_asked
             body = await target.origin.driver.get_range(target.uri, 0, 1 << self._block_shift)
@@ -258,6 +274,8 @@ class Filler:
                     return self._store.get(target.fingerprint) or entry
             except EvictedMeanwhileError:
                 self._store.abandon_blob(entry)
+            except OSError as error:
+                return self._broken(body.info, error)
             else:
                 self._store.abandon_blob(entry)
                 break
@@ -265,7 +283,7 @@ class Filler:
 
     async def _pack(self, target: Target, body: Body, asked_at_ns: int) -> Entry | Uncached:
         charge = disk.rounded(body.info.size_bytes)
-        if not self._reserve(charge):
+        if not self._may_reserve(charge):
             return Uncached(body.info)
         try:
             segment, offset = self._store.append(memoryview(body.data))
@@ -279,7 +297,10 @@ class Filler:
             charge_bytes=charge,
         )
         self._store.publish(entry, charge, self.validity(target, entry), is_new=True)
-        await self._store.committed()
+        try:
+            await self._store.committed()
+        except OSError as error:
+            return self._broken(body.info, error)
         return entry
 
     async def _fill_blocks(self, target: Target, entry: Entry, missing: list[int]) -> bool:
@@ -319,7 +340,11 @@ class Filler:
             raise
         if not await self._write_block(target, entry, block, body):
             return False
-        await self._store.committed()
+        try:
+            await self._store.committed()
+        except OSError as error:
+            self._broken(body.info, error)
+            return False
         return True
 
     async def _write_block(
@@ -337,7 +362,7 @@ class Filler:
         request after so many such requests.
         """
         charge = disk.rounded(len(memoryview(body.data)))
-        if not self._reserve(charge):
+        if not self._may_reserve(charge):
             return False
         try:
             fd = self._store.blobs.duplicate(entry.generation)
@@ -351,6 +376,7 @@ class Filler:
             self._store.space.release(charge)
             raise EvictedMeanwhileError from error
         except OSError as error:
+            self._store.unwrite(entry.generation, block << self._block_shift, charge)
             self._store.space.release(charge)
             self._broken(body.info, error)
             return False

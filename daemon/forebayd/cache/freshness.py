@@ -24,7 +24,8 @@ def validity(config: OriginConfig, validated_at_ns: int) -> tuple[int, int]:
     if config.freshness == "always":
         return 0, _NEVER_S
     refresh_s = validated_at_ns / 1e9 + config.max_age_s
-    return int((refresh_s + config.max_stale_s) * 1e9), int(refresh_s)
+    stale_after_ns = int((refresh_s + config.max_stale_s) * 1e9)
+    return min(NEVER_STALE, stale_after_ns), min(_NEVER_S, int(refresh_s))
 
 
 def may_serve(config: OriginConfig, validated_at_ns: int) -> bool:

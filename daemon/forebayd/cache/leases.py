@@ -27,6 +27,7 @@ class LeaseKeeper:
         self._filler = filler
         self._evictor = evictor
         self._origins = origins
+        self._making: set[str] = set()
 
     async def take(self, target: Target) -> tuple[str, str]:
         """Return (lease, path) of the object, or of a folder with what is below the prefix.
@@ -35,35 +36,47 @@ class LeaseKeeper:
         """
         lease = secrets.token_hex(8)
         tree = self._store.leases.create(lease)
+        self._making.add(lease)
         try:
-            name = _file_name(target.uri.rstrip("/").rpartition("/")[2])
-            if not target.uri.endswith("/"):
-                try:
-                    await self._add(lease, name, target)
-                except ObjectNotFoundError:
-                    pass
-                else:
-                    return f"leases/{lease}", f"{tree}/{name}"
-            found = False
-            prefix = target.uri.rstrip("/") + "/"
-            async for page in target.origin.driver.list(prefix, recursive=True):
-                for info in page.objects:
-                    parts = [_file_name(part) for part in info.uri[len(prefix) :].split("/")]
-                    await self._add(lease, "/".join([name, *parts]), self._origins.target(info.uri))
-                    found = True
-            if not found:
-                raise ObjectNotFoundError(f"there is no object and no prefix {target.uri}")
+            name = await self._collect(lease, target)
         except BaseException:
             self._store.lease_release(lease)
             raise
+        finally:
+            self._making.discard(lease)
+        self._store.leases.handed_out(lease)
         return f"leases/{lease}", f"{tree}/{name}"
+
+    async def _collect(self, lease: str, target: Target) -> str:
+        """Put everything into the lease; returns the name of the file or folder."""
+        name = _file_name(target.uri.rstrip("/").rpartition("/")[2])
+        if not target.uri.endswith("/"):
+            try:
+                await self._add(lease, name, target)
+            except ObjectNotFoundError:
+                pass
+            else:
+                return name
+        found = False
+        prefix = target.uri.rstrip("/") + "/"
+        async for page in target.origin.driver.list(prefix, recursive=True):
+            for info in page.objects:
+                parts = [_file_name(part) for part in info.uri[len(prefix) :].split("/")]
+                await self._add(lease, "/".join([name, *parts]), self._origins.target(info.uri))
+                found = True
+        if not found:
+            raise ObjectNotFoundError(f"there is no object and no prefix {target.uri}")
+        return name
 
     async def _add(self, lease: str, name: str, target: Target) -> None:
         for _ in range(3):
-            entry, _ = await self._filler.ensure(target, 0, None)
-            if isinstance(entry, Uncached):
+            filled, _ = await self._filler.ensure(target, 0, None)
+            if isinstance(filled, Uncached):
                 break
             # From here to lease_add nothing awaits: the entry cannot be evicted in between.
+            entry = self._store.get(target.fingerprint)
+            if entry is None or not entry.is_complete:
+                continue
             if not entry.is_packed:
                 self._store.lease_add(lease, name, entry, None)
                 return
@@ -92,6 +105,8 @@ class LeaseKeeper:
     def sweep(self) -> None:
         """Release the leases of holders that are gone."""
         for lease in self._store.leases.abandoned():
+            if lease in self._making:
+                continue
             log.info("lease abandoned", extra={"lease": lease})
             self._store.lease_release(lease)
 

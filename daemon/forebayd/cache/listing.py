@@ -40,6 +40,7 @@ class Listings:
     def __init__(self, folder: Path, size_limit_bytes: int, statistics: Statistics) -> None:
         self._statistics = statistics
         self._flights = Flights()
+        self._forgotten = 0  # times; an answer that was asked for before the last is not kept
         self._memory = diskcache.Cache(
             str(folder / layout.META),
             disk=diskcache.JSONDisk,
@@ -59,7 +60,9 @@ class Listings:
         key = "s" + target.fingerprint.hex()
         value = None if fresh else self._get(key)
         if value is None:
-            value = await self._flights.do((key, fresh), lambda: self._ask(target, key))
+            value = await self._flights.do(
+                (key, fresh, self._forgotten), lambda: self._ask(target, key)
+            )
         if value == PREFIX:
             return None
         if value == "":
@@ -68,7 +71,7 @@ class Listings:
         return ObjectInfo(target.uri, size, version, modified)
 
     async def _ask(self, target: Target, key: str) -> Any:
-        age_s = _age_s(target)
+        age_s, forgotten = _age_s(target), self._forgotten
         try:
             info = await target.origin.driver.head(target.uri)
         except ObjectNotFoundError:
@@ -76,7 +79,8 @@ class Listings:
             age_s = min(age_s, _NEGATIVE_AGE_S)
         else:
             value = [info.size_bytes, info.version, info.modified]
-        self._set(key, value, age_s)
+        if forgotten == self._forgotten:
+            self._set(key, value, age_s)
         return value
 
     async def _has_below(self, target: Target) -> bool:
@@ -98,6 +102,7 @@ class Listings:
             for start in range(0, max(len(objects), 1), 1000):
                 yield Page(objects[start : start + 1000], prefixes if start == 0 else ())
             return
+        forgotten = self._forgotten
         rows: list[Any] = []
         prefixes_seen: list[str] = []
         async for page in target.origin.driver.list(target.uri, recursive=recursive):
@@ -105,7 +110,8 @@ class Listings:
                 rows += [(o.uri, o.size_bytes, o.version, o.modified) for o in page.objects]
                 prefixes_seen += page.prefixes
             yield page
-        if len(rows) + len(prefixes_seen) <= _LONGEST_LISTING:
+        is_short = len(rows) + len(prefixes_seen) <= _LONGEST_LISTING
+        if is_short and forgotten == self._forgotten:
             age_s = _age_s(target)
             if not rows and not prefixes_seen:
                 age_s = min(age_s, _NEGATIVE_AGE_S)
@@ -113,6 +119,7 @@ class Listings:
 
     def forget(self) -> None:
         """Forget everything: after an evict, the origin is asked."""
+        self._forgotten += 1
         try:
             self._memory.clear()
         except (sqlite3.Error, OSError, diskcache.Timeout) as error:

@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forebayd.cache import freshness
@@ -95,8 +96,11 @@ class Refresher:
             await asyncio.sleep(0)  # let readers in
         for prefix, folders in origins.items():
             task = self._asking[prefix] = asyncio.create_task(self._ask(folders))
-            task.add_done_callback(lambda _, prefix=prefix: self._asking.pop(prefix))
+            task.add_done_callback(partial(self._has_asked, prefix))
         return len(due) > len(chosen)
+
+    def _has_asked(self, prefix: str, _: asyncio.Task[None]) -> None:
+        del self._asking[prefix]
 
     async def _ask(self, folders: _Folders) -> None:
         """Compare entries of one origin with it."""

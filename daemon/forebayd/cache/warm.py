@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,21 +46,28 @@ class Warmer:
         self._waiting: asyncio.Queue[tuple[str, int | None] | None] = asyncio.Queue(1000)
 
     async def run(self, uris: Sequence[str], prefix: str) -> AsyncIterator[Progress]:
-        """Yield the progress from time to time, and at the end; failures only once."""
+        """Yield the progress from time to time, and at the end; each failure once."""
         workers = [asyncio.create_task(self._work()) for _ in range(_OBJECTS_AT_ONCE)]
         names = asyncio.create_task(self._name(uris, prefix))
         everything = asyncio.gather(names, *workers)
         try:
             while not everything.done():
                 await asyncio.wait([everything], timeout=_PROGRESS_S)
-                yield self._progress
-                self._progress.failures.clear()
+                if not everything.done():
+                    yield self._report()
             everything.result()
+            yield self._report()
         finally:
             names.cancel()
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(names, *workers, return_exceptions=True)
+
+    def _report(self) -> Progress:
+        """Return the progress with the failures since the last report."""
+        report = dataclasses.replace(self._progress)
+        self._progress.failures = []
+        return report
 
     async def _name(self, uris: Sequence[str], prefix: str) -> None:
         for uri in uris:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from forebayd.errors import InvalidPathError
 from forebayd.origin.build import build, fallback
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ class Fallback:
 
     def _of(self, uri: str) -> Origin:
         config = fallback(uri)
+        if config.scheme in ("file", "local"):
+            raise InvalidPathError(
+                f"{uri}: local files are not served through a port unless the configuration has an "
+                "[[origin]] for them, such as prefix = 'file:///data'"
+            )
         origin = self._by_prefix.get(config.prefix)
         if origin is None:
             origin = self._by_prefix[config.prefix] = build(config, self._observer)

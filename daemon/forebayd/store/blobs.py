@@ -55,12 +55,15 @@ class Blobs:
         return os.dup(self.fd(generation))
 
     def remove(self, generation: int, *, punch: bool) -> None:
-        """Unlink the blob. *punch* gives its blocks back even while clients have it open."""
+        """Unlink the blob. *punch* gives its blocks back even while clients have it open.
+
+        A blob with another name is never punched: a lease's holder reads it.
+        """
         try:
             fd = self.fd(generation)
         except FileNotFoundError:
             return
-        if punch:
+        if punch and os.fstat(fd).st_nlink == 1:
             disk.punch(fd, 0, max(disk.BLOCK, os.fstat(fd).st_size))
         os.close(self._files.pop(generation))
         self.path(generation).unlink(missing_ok=True)

@@ -8,12 +8,15 @@ them, and after a power loss the cache starts empty anyway.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import lmdb
 
-from forebayd.store import rows
+from forebayd.store import disk, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from forebayd.store.rows import Entry
 
 _MAP_SIZE = 1 << 37  # address space, not memory: some 300 million rows
+_RESERVE_BYTES = 1 << 20  # on the disk, for commits while it is full
+_CUT_BYTES = 1 << 16  # pages at the end that were taken and given back are never written
 _MAX_NAME = 480  # LMDB keys end at 511 bytes; 16 are the fingerprint's
 
 
@@ -33,15 +38,46 @@ class Catalogue:
     """Rows by fingerprint and by URI prefix. One writer; not thread-safe but for ``snapshot``."""
 
     def __init__(self, folder: Path) -> None:
+        """Open or make it. Raises lmdb.Error, OSError or ValueError if that cannot be."""
         folder.mkdir(mode=0o700, exist_ok=True)
+        self.path = folder / "data.mdb"
         self._env = lmdb.open(
             str(folder), map_size=_MAP_SIZE, max_dbs=4, sync=False, metasync=False, mode=0o600
         )
+        try:
+            self._check_length()
+        except ValueError:
+            self._env.close()
+            raise
         self._entries = self._env.open_db(b"entries")
         self._names = self._env.open_db(b"names")
         self._meta = self._env.open_db(b"meta")
         self._unsettled = self._env.open_db(b"unsettled")
-        self.path = folder / "data.mdb"
+
+    def _check_length(self) -> None:
+        """Raise ValueError if the file is cut: reading beyond its end would kill the daemon."""
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        size = self.path.stat().st_size
+        if size + _CUT_BYTES < needed:
+            raise ValueError(f"{self.path} is {size} bytes, its content is {needed}")
+        if size < needed:
+            os.truncate(self.path, needed)
+
+    @contextlib.contextmanager
+    def _writing(self, db: Any = None) -> Iterator[lmdb.Transaction]:
+        """Commit at the end, all or nothing. Raises OSError: a full disk is the usual reason."""
+        try:
+            with self._env.begin(write=True, db=db) as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise OSError(errno.ENOSPC, f"the catalogue cannot be written: {error}") from error
+
+    def reserve(self) -> int:
+        """Take disk space for the next commits, where the file system can; returns how much."""
+        size = self.path.stat().st_size
+        with contextlib.suppress(OSError):
+            disk.allocate_beyond(self.path, size, _RESERVE_BYTES)
+        return max(0, disk.allocated_bytes(self.path) - disk.rounded(size))
 
     def get(self, fingerprint: bytes) -> Entry | None:
         """Return the committed entry, or None."""
@@ -65,9 +101,9 @@ class Catalogue:
         """Apply everything in one transaction; deletes first.
 
         *unsettled* (generation -> fingerprint) is noted before a blob's file is touched, *settled*
-        (generations) taken back after it.
+        (generations) taken back after it. Raises OSError with nothing changed.
         """
-        with self._env.begin(write=True) as txn:
+        with self._writing() as txn:
             for entry in deletes:
                 txn.delete(entry.fingerprint, db=self._entries)
                 txn.delete(_name_key(entry.uri, entry.fingerprint), db=self._names)
@@ -82,8 +118,11 @@ class Catalogue:
                 txn.delete(generation.to_bytes(8, "big"), db=self._unsettled)
 
     def update(self, entries: Iterable[Entry]) -> None:
-        """Rewrite rows that exist under the same name (validation times, pins, blocks)."""
-        with self._env.begin(write=True, db=self._entries) as txn:
+        """Rewrite rows that exist under the same name (validation times, pins, blocks).
+
+        Raises OSError with nothing changed.
+        """
+        with self._writing(self._entries) as txn:
             for entry in entries:
                 txn.put(entry.fingerprint, rows.encode(entry))
 

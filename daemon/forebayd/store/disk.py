@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK = 4096  # what a small file really costs on ext4 and xfs
-_KEEP_SIZE_AND_PUNCH = 0x01 | 0x02
+_KEEP_SIZE, _PUNCH = 0x01, 0x02
+_IN_MEMORY = (0x0102_1994, 0x8584_58F6)  # tmpfs, ramfs
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
@@ -23,9 +24,30 @@ def rounded(size_bytes: int) -> int:
 
 def punch(fd: int, offset: int, length: int) -> None:
     """Give the blocks of [offset, offset + length) back to the file system. Raises OSError."""
-    if _libc.fallocate(fd, _KEEP_SIZE_AND_PUNCH, offset, length) != 0:
+    _fallocate(fd, _KEEP_SIZE | _PUNCH, offset, length)
+
+
+def allocate_beyond(path: Path, offset: int, length: int) -> None:
+    """Take disk blocks for bytes from *offset* on; the file stays as long. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _fallocate(fd, _KEEP_SIZE, offset, length)
+    finally:
+        os.close(fd)
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    if _libc.fallocate(fd, mode, offset, length) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def _is_in_memory(folder: Path) -> bool:
+    status = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(folder), status) != 0:
+        return False
+    kind = int.from_bytes(status.raw[: ctypes.sizeof(ctypes.c_long)], "little")
+    return kind in _IN_MEMORY
 
 
 def allocated_bytes(path: Path) -> int:
@@ -37,7 +59,13 @@ def allocated_bytes(path: Path) -> int:
 
 
 def can_punch(folder: Path) -> bool:
-    """Tell whether a punched hole really frees blocks in this folder's file system."""
+    """Tell whether a punched hole really frees blocks in this folder's file system.
+
+    In memory it does, but a hole that a client reads through a mapping takes a page again there,
+    and kills the client if there is none: such a file system counts as one that cannot.
+    """
+    if _is_in_memory(folder):
+        return False
     probe = folder / f".probe-{os.getpid()}"
     fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

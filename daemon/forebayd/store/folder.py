@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -36,8 +37,17 @@ _OURS = (
     layout.META,
     layout.SEGMENTS,
 )
-_FOLDER_MODE = 0o2770  # setgid: clients of other uids in the group hit too
+_FOLDER_MODE = 0o2750  # setgid: clients of other uids in the group read, and make no files
+_ID = re.compile("[0-9a-f]{32}")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _text(path: Path) -> str:
+    """Return a small file's text, "" if there is none; damage is text that means nothing."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
@@ -46,7 +56,8 @@ def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
     Only what must hold after a power loss is *durable*: a sync takes 100 ms on a busy disk.
     """
     scratch = path.with_name(f".{path.name}.new")
-    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    scratch.unlink(missing_ok=True)
+    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     with os.fdopen(fd, "w") as file:
         file.write(text)
         file.flush()
@@ -92,8 +103,8 @@ class CacheFolder:
                 f"cache folder {self.path} belongs to uid {status.st_uid}, this daemon runs as uid "
                 f"{os.geteuid()}: run it as the owner or choose another with --cache-dir"
             )
-        ours = (self.path / layout.VERSION).exists() or (self.path / layout.LOCK).exists()
-        if not ours and any(self.path.iterdir()):
+        names = {path.name for path in self.path.iterdir()}
+        if layout.VERSION not in names and names - {layout.LOCK}:
             raise ConfigError(
                 f"cache folder {self.path} holds files that are not Forebay's: "
                 "give an empty or a new folder with --cache-dir"
@@ -120,7 +131,7 @@ class CacheFolder:
             self.path.chmod(_FOLDER_MODE)
             write_atomically(self.path / layout.CACHEDIR_TAG, _SIGNATURE)
             write_atomically(version_file, f"{layout.FORMAT_VERSION}\n")
-        text = version_file.read_text().strip()
+        text = _text(version_file)
         if not text.isdigit():
             raise ConfigError(f"{version_file} holds {text!r}, not a version: remove the folder")
         if int(text) > layout.FORMAT_VERSION:
@@ -136,16 +147,16 @@ class CacheFolder:
         id_file = self.path / layout.ID
         boot_file = self.path / _BOOT
         boot = _BOOT_ID.read_text().strip()
-        last = boot_file.read_text().strip() if boot_file.exists() else ""
-        if not id_file.exists() or last not in (boot, _CLEAN):
+        last, cache_id = _text(boot_file), _text(id_file)
+        if not _ID.fullmatch(cache_id) or last not in (boot, _CLEAN):
             if id_file.exists():
-                log.warning("power was lost while the cache was in use, starting empty")
+                log.warning("the cache was in use when power was lost, or is damaged: starts empty")
             self.empty()
         self.was_clean = last == _CLEAN
         if last != boot:
             # Before anything changes: "clean" must not be believed after a power loss from here on.
             write_atomically(boot_file, boot, durable=True)
-        return id_file.read_text().strip()
+        return _text(id_file)
 
     def empty(self) -> None:
         """Remove all cached content and take a new id."""

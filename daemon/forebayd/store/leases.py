@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -19,11 +20,13 @@ from forebay_protos import layout
 from forebayd.store import disk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _GRACE_S = 60.0  # between the daemon's reply and the holder's flock
 _FOLDER_MODE = 0o2750
 _FILES = "files"
+_NAME = re.compile("[0-9a-f]{16}")
 
 
 class Leases:
@@ -36,7 +39,7 @@ class Leases:
             self.generations.update(self._read_generations(lease))
 
     def names(self) -> list[str]:
-        return [path.name for path in self._folder.iterdir() if path.is_dir()]
+        return [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
 
     def holds(self, generation: int) -> bool:
         return self.generations[generation] > 0
@@ -61,11 +64,13 @@ class Leases:
 
     def write(self, lease: str, name: str, data: bytes) -> None:
         """Write a copy. Raises OSError."""
-        fd = os.open(
-            self._place(lease, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o440
-        )
+        place = self._place(lease, name)
+        fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o440)
         try:
             disk.pwrite_all(fd, memoryview(data), 0)
+        except OSError:
+            place.unlink()  # what was not charged must not be there to be freed
+            raise
         finally:
             os.close(fd)
 
@@ -73,28 +78,39 @@ class Leases:
         path = self._folder / lease / "generations"
         return list(json.loads(path.read_text())) if path.exists() else []
 
-    def _held_bytes(self, lease: str) -> int:
-        """Return what is on the disk only because of this lease."""
-        held = 0
-        for parent, _, files in os.walk(self._folder / lease / _FILES):
-            for name in files:
-                status = os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118  # a hot walk
-                held += disk.rounded(status.st_size) if status.st_nlink == 1 else 0
-        return held
+    def _held_bytes(self, leases: Iterable[str]) -> int:
+        """Return what is on the disk only because of these leases: no other name leads to it."""
+        links: Counter[int] = Counter()  # by inode
+        files: dict[int, os.stat_result] = {}
+        for lease in leases:
+            for parent, _, names in os.walk(self._folder / lease / _FILES):
+                for name in names:
+                    status = os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118  # hot
+                    links[status.st_ino] += 1
+                    files[status.st_ino] = status
+        return sum(
+            disk.rounded(status.st_size)
+            for inode, status in files.items()
+            if status.st_nlink == links[inode]
+        )
 
     def held_bytes(self) -> int:
-        return sum(self._held_bytes(lease) for lease in self.names())
+        return self._held_bytes(self.names())
 
     def remove(self, lease: str) -> int:
         """Remove a lease; returns the bytes that this frees. An unknown lease frees none."""
         base = self._folder / lease
-        if "/" in lease or lease.startswith(".") or not base.is_dir():
+        if not _NAME.fullmatch(lease) or not base.is_dir():
             return 0
-        freed = self._held_bytes(lease)
+        freed = self._held_bytes([lease])
         self.generations.subtract(self._read_generations(lease))
         self.generations = +self.generations
         shutil.rmtree(base)
         return freed
+
+    def handed_out(self, lease: str) -> None:
+        """Begin the time in which the holder is to take the flock."""
+        os.utime(self._folder / lease)
 
     def abandoned(self) -> list[str]:
         """Return the leases that nobody holds."""

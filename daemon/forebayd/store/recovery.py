@@ -67,7 +67,8 @@ def _open(folder: CacheFolder, segment_bytes: int, max_bytes: int) -> Recovered:
         blobs = Blobs(folder.path)
         if not folder.was_clean:
             _tidy_segments(segments, table)
-            _tidy_blobs(catalogue, blobs)
+        # After a clean end too: a fill that was cut short has left its blob in the list.
+        _tidy_blobs(catalogue, table, blobs, can_punch=disk.can_punch(folder.path))
     except BaseException:
         catalogue.close()
         raise
@@ -149,7 +150,7 @@ def _count_live(segments: Segments, table: Table) -> None:
 def _tidy_segments(segments: Segments, table: Table) -> None:
     """Punch out what no record names, in segments that occupy more than their live bytes."""
     numbers, offsets, sizes = _packed(table)
-    for path in list((segments.path(0).parent).iterdir()):
+    for path in list(segments.path(0).parent.iterdir()):
         number = int(path.stem)
         live = segments.live_bytes.get(number, 0)
         if live == 0:
@@ -160,24 +161,28 @@ def _tidy_segments(segments: Segments, table: Table) -> None:
             segments.keep_only(number, [(int(o), int(s)) for o, s in extents])
 
 
-def _tidy_blobs(catalogue: Catalogue, blobs: Blobs) -> None:
+def _tidy_blobs(catalogue: Catalogue, table: Table, blobs: Blobs, *, can_punch: bool) -> None:
     """Settle the blobs that were being written or removed."""
-    unsettled = catalogue.unsettled()
-    settled = []
-    for generation, fingerprint in unsettled.items():
+    settled, dropped = [], []
+    for generation, fingerprint in catalogue.unsettled().items():
         entry = catalogue.get(fingerprint)
         if entry is None or entry.generation != generation:
-            blobs.remove(generation, punch=True)
+            blobs.remove(generation, punch=can_punch)
             settled.append(generation)
+        elif entry.is_complete:
+            settled.append(generation)
+        elif not can_punch or not blobs.path(generation).exists():
+            # What an unpublished block has taken cannot be given back alone.
+            table.clear(fingerprint)
+            dropped.append(entry)
         else:
-            try:
-                blobs.keep_only(generation, present_extents(entry))
-            except FileNotFoundError:
-                catalogue.commit(deletes=[entry])
-                settled.append(generation)
-            if entry.is_complete:
-                settled.append(generation)
-    catalogue.commit(settled=settled)
+            blobs.keep_only(generation, present_extents(entry))
+    freed = sum(entry.charge_bytes for entry in dropped)
+    used = catalogue.meta("used_bytes", 0) - freed
+    catalogue.commit(deletes=dropped, meta={"used_bytes": used}, settled=settled)
+    for entry in dropped:
+        blobs.remove(entry.generation, punch=can_punch)
+    catalogue.commit(settled=[entry.generation for entry in dropped])
 
 
 def present_extents(entry: Entry) -> list[tuple[int, int]]:

@@ -94,11 +94,14 @@ class Entry:
         count = self.block_count
         if count <= PRESENCE_BITS:
             return self.present
-        absent_groups = 0
-        for block in range(count):
-            if not self.present >> block & 1:
-                absent_groups |= 1 << block_group(block, count)
-        return ((1 << (block_group(count - 1, count) + 1)) - 1) & ~absent_groups
+        blocks_a_group = -(-count // PRESENCE_BITS)
+        presence = 0
+        for group in range(block_group(count - 1, count) + 1):
+            first = group * blocks_a_group
+            whole = (1 << min(blocks_a_group, count - first)) - 1
+            if self.present >> first & whole == whole:
+                presence |= 1 << group
+        return presence
 
 
 def encode(entry: Entry) -> bytes:

@@ -7,6 +7,7 @@ evicted its blocks are punched out. A number is never used again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -94,8 +95,10 @@ class Segments:
     def free(self, number: int, offset: int, size_bytes: int) -> None:
         """Give an object's blocks back; the file goes with its last object."""
         size = disk.rounded(size_bytes)
-        self.live_bytes[number] -= size
-        disk.punch(self._fd(number), offset, size)
+        if number in self.live_bytes:
+            self.live_bytes[number] -= size
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+            disk.punch(self._fd(number), offset, size)
         self._drop_if_empty(number)
 
     def _drop_if_empty(self, number: int) -> None:

@@ -8,6 +8,7 @@ where a docstring says otherwise.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -23,7 +24,7 @@ from forebayd.store.leases import Leases
 from forebayd.store.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from forebay_protos.layout import Attachment
     from forebayd.store.folder import CacheFolder
@@ -113,10 +114,16 @@ class Store:
         self.catalogue.commit(unsettled={entry.generation: entry.fingerprint})
         self.blobs.create(entry.generation, entry.size_bytes)
 
+    def unwrite(self, generation: int, offset: int, length: int) -> None:
+        """Give back what a failed write of a blob's block may have taken."""
+        with contextlib.suppress(OSError):
+            disk.punch(self.blobs.fd(generation), offset, length)
+
     def abandon_blob(self, entry: Entry) -> None:
         """Remove the file of a blob that was begun and is not published."""
         self.blobs.remove(entry.generation, punch=self.can_punch)
-        self.catalogue.commit(settled=[entry.generation])
+        with contextlib.suppress(OSError):  # on a full disk it stays for the next start
+            self.catalogue.commit(settled=[entry.generation])
 
     def publish(
         self, entry: Entry, charge_bytes: int, validity: tuple[int, int], *, is_new: bool
@@ -137,7 +144,10 @@ class Store:
             asyncio.get_running_loop().call_soon(self.flush)
 
     def committed(self) -> asyncio.Future[None]:
-        """Return a future that is done when everything published so far is in the table."""
+        """Return a future that is done when everything published so far is in the table.
+
+        Its result is an OSError if that could not be: what was published is gone again.
+        """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._commit_scheduled:
             self._commit_waiters.append(future)
@@ -146,7 +156,10 @@ class Store:
         return future
 
     def flush(self) -> None:
-        """Commit what is published and write its records."""
+        """Commit what is published and write its records.
+
+        What cannot be committed is taken back, and ``committed`` tells.
+        """
         self._commit_scheduled = False
         puts, self._puts = self._puts, {}
         settled, self._settled = self._settled, []
@@ -160,20 +173,44 @@ class Store:
                 )
                 for entry, validity in puts.values():
                     self.put_record(entry, validity)
-        except BaseException as error:
+        except OSError as error:
+            log.exception("publishing failed")
+            for entry, _ in puts.values():
+                self._take_back(entry)
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_exception(error)
-            raise
+            return
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def _take_back(self, entry: Entry) -> None:
+        """Undo a publication that has no row."""
+        before = self.catalogue.get(entry.fingerprint)
+        self.changes += 1
+        if before is None:
+            self.object_count -= 1
+            self.space.free(entry.charge_bytes)
+            if entry.is_packed:
+                self._free_packed(entry)
+            else:
+                self.blobs.remove(entry.generation, punch=self.can_punch)
+        elif entry.is_packed:
+            self._free_packed(entry)  # it was to move, under its old charge
+        else:
+            self.space.free(entry.charge_bytes - before.charge_bytes)
+            if self.can_punch:
+                self.blobs.keep_only(entry.generation, recovery.present_extents(before))
+
     def put_record(self, entry: Entry, validity: tuple[int, int]) -> None:
-        """Show an entry of the catalogue to clients; the table grows when it must."""
+        """Show an entry of the catalogue to clients; the table grows when it must, and can."""
         record = entry.record(*validity)
-        while self.table.put(record) is None:
-            self._grow_table()
+        try:
+            while self.table.put(record) is None:
+                self._grow_table()
+        except OSError:
+            log.exception("the table cannot grow: the daemon serves what is not in it")
 
     def _grow_table(self) -> None:
         smaller = self.table
@@ -190,21 +227,31 @@ class Store:
     # --- changes of entries that stay --------------------------------------------------------
 
     def validated(self, entries: Sequence[Entry], validity: tuple[int, int]) -> None:
-        """Note that the origin still has these versions."""
-        self.flush()
-        self.catalogue.update(entries)
-        for entry in entries:
-            found = self.table.find(entry.fingerprint)
-            if found is None or found[1].generation == entry.generation:
-                self.put_record(entry, validity)
+        """Note that the origin still has these versions.
 
-    def set_pinned(self, entries: Iterable[Entry], pinned: bool) -> int:
-        """Set or clear the pin of entries; returns how many changed."""
-        self.flush()
+        What is no longer the generation that was looked up is left alone: its place may be another
+        object's by now. Of the rest only the time is taken; blocks and pins may be newer.
+        """
+        looked_up = {entry.fingerprint: entry for entry in entries}
+        current = [
+            dataclasses.replace(now, validated_at_ns=looked_up[now.fingerprint].validated_at_ns)
+            for now in self.get_many(list(looked_up))
+            if now is not None and now.generation == looked_up[now.fingerprint].generation
+        ]
+        try:
+            self.catalogue.update(current)
+        except OSError:  # after a restart they are looked up again
+            log.exception("a look at the origin cannot be noted")
+        for entry in current:
+            self.put_record(entry, validity)
+
+    def set_pinned(self, entries: Sequence[Entry], pinned: bool) -> int:
+        """Set or clear the pin of entries that are still there; returns how many changed."""
+        now = self.get_many([entry.fingerprint for entry in entries])
         changed = [
             dataclasses.replace(entry, flags=entry.flags ^ PINNED)
-            for entry in entries
-            if entry.is_pinned is not pinned
+            for entry in now
+            if entry is not None and entry.is_pinned is not pinned
         ]
         self.catalogue.update(changed)
         for entry in changed:
@@ -216,7 +263,10 @@ class Store:
     # --- removal -----------------------------------------------------------------------------
 
     def remove(self, entries: Sequence[Entry]) -> int:
-        """Take entries out of the cache; returns the bytes that this frees."""
+        """Take entries out of the cache; returns the bytes that this frees.
+
+        Raises OSError if the catalogue cannot be written: they stay, and are not shown.
+        """
         self.flush()
         for entry in entries:
             self.table.clear(entry.fingerprint)
@@ -228,18 +278,25 @@ class Store:
         held = sum(entry.charge_bytes for entry in blobs if self.leases.holds(entry.generation))
         self.space.free(freed - held)
         self._lease_bytes += held
-        self.catalogue.commit(
-            deletes=entries,
-            meta=self._totals(),
-            unsettled={entry.generation: entry.fingerprint for entry in blobs},
-        )
+        try:
+            self.catalogue.commit(
+                deletes=entries,
+                meta=self._totals(),
+                unsettled={entry.generation: entry.fingerprint for entry in blobs},
+            )
+        except OSError:
+            self.object_count += len(entries)
+            self.space.free(held - freed)
+            self._lease_bytes -= held
+            raise
         for entry in entries:
             if entry.is_packed:
                 self._free_packed(entry)
             else:
                 self.blobs.remove(entry.generation, punch=self._may_punch(entry.generation))
         if blobs:
-            self.catalogue.commit(settled=[entry.generation for entry in blobs])
+            with contextlib.suppress(OSError):  # on a full disk they stay for the next start
+                self.catalogue.commit(settled=[entry.generation for entry in blobs])
         return freed - held
 
     def relocate(self, entry: Entry) -> None:
@@ -249,17 +306,30 @@ class Store:
         if data is None or found is None:
             self.space.release(entry.charge_bytes)
             return
-        segment, offset = self.append(memoryview(data))
+        try:
+            segment, offset = self.append(memoryview(data))
+        except OSError:
+            self.space.release(entry.charge_bytes)
+            raise
         moved = dataclasses.replace(
             entry,
             generation=self.new_generation(),
             place=packed_place(segment, offset),
         )
         validity = (found[1].stale_after_ns, found[1].refresh_after_s)
+        # Without a record in between: after a crash, a row that the table does not show is shown
+        # anew, but a record of an older generation would be believed.
+        used_at_ns = self.table.recency[found[0]]
+        self.table.clear(entry.fingerprint)
         self.publish(moved, 0, validity, is_new=False)  # it goes on under its old charge
         self.flush()
-        # No reader that looks now is sent to the old place; one that copies from it compares.
-        self._free_packed(entry)
+        shown = self.table.find(entry.fingerprint)
+        if shown is not None:
+            self.table.recency[shown[0]] = used_at_ns
+        now = self.catalogue.get(entry.fingerprint)
+        if now is not None and now.generation == moved.generation:
+            # No reader that looks now is sent to the old place; one that copies from it compares.
+            self._free_packed(entry)
         self.space.release(entry.charge_bytes)
 
     def packed_in(self, segment: int) -> list[Entry]:
@@ -314,10 +384,13 @@ class Store:
         ]
         folders = (".", layout.SEGMENTS, layout.BLOBS, layout.LEASES, layout.CATALOGUE)
         measured = sum(disk.allocated_bytes(self.path / name) for name in (*names, *folders))
+        # A table that grows is there twice for a moment, and the new one is twice as large.
+        measured += 2 * sum(disk.allocated_bytes(self.path / name) for name in names[:2])
         measured += 8 * disk.BLOCK  # ID, VERSION, BOOT, lock, attach.json and its scratch copy
+        margin = max(0, _MARGIN_BYTES - self.catalogue.reserve())
         catalogue = disk.allocated_bytes(self.catalogue.path)
         self.space.overhead_bytes = (
-            measured + catalogue + catalogue // 16 + self._meta_bytes + _MARGIN_BYTES
+            measured + catalogue + catalogue // 16 + self._meta_bytes + margin
         )
 
     @property

@@ -79,8 +79,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (1000, 1000),
-        ("1000", 1000),
+        pytest.param(1000, 1000, id="number"),
+        pytest.param("1000", 1000, id="digits"),
         ("500GB", 500 * 10**9),
         ("500 gb", 500 * 10**9),
         ("1.5TiB", 3 * 2**39),

@@ -17,7 +17,7 @@ CACHE_ID = bytes(16)
 
 
 def make_record(number: int, flags: int = PACKED) -> Record:
-    fingerprint = random.Random(number).randbytes(16)  # noqa: S311  # not a secret
+    fingerprint = random.Random(number).randbytes(16)  # not a secret
     return Record(fingerprint, number + 1, number, 4096, 0, flags)
 
 
