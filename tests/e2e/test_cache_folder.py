@@ -373,7 +373,7 @@ def _damage_head(path: Path) -> None:
 
 def _damage_cut(path: Path) -> None:
     with path.open("r+b") as file:
-        file.truncate(path.stat().st_size // 2 // 4096 * 4096)
+        file.truncate(min(path.stat().st_size // 2, 3 * 4096))
 
 
 def _damage_removed(path: Path) -> None:

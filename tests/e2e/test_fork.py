@@ -157,7 +157,7 @@ def test_fork_in_the_middle_of_a_fill_disturbs_neither_side(
 
 
 def test_fork_in_the_middle_of_a_stream_disturbs_neither_side(
-    start_local: StartLocal, files: FileOrigin, free_port: int
+    start_local: StartLocal, files: FileOrigin
 ) -> None:
     """The object is larger than the cache, so an open file is a stream of the daemon's."""
     data = bytes(range(256)) * (96 << 12)

@@ -158,8 +158,9 @@ def test_member_of_the_group_may_change_nothing_but_counters_and_times(
 def test_user_outside_of_the_group_reads_over_tcp_and_never_the_files(
     start_local: StartLocal, files: FileOrigin, free_port: int
 ) -> None:
-    daemon = start_local(prefix=_GROUP_OF_DAEMON, tcp=f"127.0.0.1:{free_port}")
     path = files.put("a", b"bytes")
+    config = f'[[origin]]\nprefix = "{path.rpartition("/")[0]}"\n'
+    daemon = start_local(prefix=_GROUP_OF_DAEMON, tcp=f"127.0.0.1:{free_port}", config=config)
     with RemoteClient(f"127.0.0.1:{free_port}", user=_STRANGER) as stranger:
         assert stranger.do(work.get, path) == b"bytes"
         assert stranger.do(work.get, path) == b"bytes"

@@ -107,7 +107,7 @@ def evict(
     """Drop what is cached of objects or below prefixes; the origin keeps everything.
 
     \b
-    Examples:
+    Example:
       forebay evict s3://bucket/old-experiment/
       forebay evict --all
     """

@@ -30,7 +30,7 @@ def cp(source: str, target: Path, recursive: bool, address: str | None, timeout_
     """Copy an object to a local file or into a local folder, through the cache.
 
     \b
-    Examples:
+    Example:
       forebay cp s3://bucket/weights/r50.pth .
       forebay cp -r s3://bucket/coco/val2017 ./val2017
     """

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _MAP_SIZE = 1 << 37  # address space, not memory: some 300 million rows
 _RESERVE_BYTES = 1 << 20  # on the disk, for commits while it is full
-_CUT_BYTES = 1 << 16  # pages at the end that were taken and given back are never written
 _MAX_NAME = 480  # LMDB keys end at 511 bytes; 16 are the fingerprint's
 
 
@@ -46,22 +45,28 @@ class Catalogue:
         )
         try:
             self._check_length()
-        except ValueError:
+            self._entries = self._env.open_db(b"entries")
+            self._names = self._env.open_db(b"names")
+            self._meta = self._env.open_db(b"meta")
+            self._unsettled = self._env.open_db(b"unsettled")
+        except BaseException:
             self._env.close()
             raise
-        self._entries = self._env.open_db(b"entries")
-        self._names = self._env.open_db(b"names")
-        self._meta = self._env.open_db(b"meta")
-        self._unsettled = self._env.open_db(b"unsettled")
+
+    @property
+    def _needed_bytes(self) -> int:
+        """How long the file must be for its content."""
+        return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
 
     def _check_length(self) -> None:
-        """Raise ValueError if the file is cut: reading beyond its end would kill the daemon."""
-        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        """Raise ValueError if the file is cut: reading beyond its end would kill the daemon.
+
+        Pages at the end that a commit took and gave back are never written; ``reserve`` keeps the
+        file longer than that.
+        """
         size = self.path.stat().st_size
-        if size + _CUT_BYTES < needed:
-            raise ValueError(f"{self.path} is {size} bytes, its content is {needed}")
-        if size < needed:
-            os.truncate(self.path, needed)
+        if size < self._needed_bytes:
+            raise ValueError(f"{self.path} is {size} bytes, its content is {self._needed_bytes}")
 
     @contextlib.contextmanager
     def _writing(self, db: Any = None) -> Iterator[lmdb.Transaction]:
@@ -73,11 +78,15 @@ class Catalogue:
             raise OSError(errno.ENOSPC, f"the catalogue cannot be written: {error}") from error
 
     def reserve(self) -> int:
-        """Take disk space for the next commits, where the file system can; returns how much."""
-        size = self.path.stat().st_size
-        with contextlib.suppress(OSError):
-            disk.allocate_beyond(self.path, size, _RESERVE_BYTES)
-        return max(0, disk.allocated_bytes(self.path) - disk.rounded(size))
+        """Keep the file longer than its content, with disk space for commits while the disk is full
+        (where the file system has it); returns how much."""
+        needed = self._needed_bytes
+        if self.path.stat().st_size < needed + _RESERVE_BYTES // 2:
+            try:
+                disk.allocate(self.path, needed, _RESERVE_BYTES)
+            except OSError:
+                os.truncate(self.path, needed + _RESERVE_BYTES)
+        return max(0, disk.allocated_bytes(self.path) - needed)
 
     def get(self, fingerprint: bytes) -> Entry | None:
         """Return the committed entry, or None."""

@@ -27,11 +27,11 @@ def punch(fd: int, offset: int, length: int) -> None:
     _fallocate(fd, _KEEP_SIZE | _PUNCH, offset, length)
 
 
-def allocate_beyond(path: Path, offset: int, length: int) -> None:
-    """Take disk blocks for bytes from *offset* on; the file stays as long. Raises OSError."""
+def allocate(path: Path, offset: int, length: int) -> None:
+    """Take disk blocks for [offset, offset + length) of a file. Raises OSError."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        _fallocate(fd, _KEEP_SIZE, offset, length)
+        _fallocate(fd, 0, offset, length)
     finally:
         os.close(fd)
 

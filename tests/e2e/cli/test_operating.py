@@ -243,11 +243,22 @@ def test_serve_takes_flags_over_environment_over_file(tmp_path: Path) -> None:
 def test_serve_listens_on_several_addresses(uri: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with serving(arguments=("--listen", f"127.0.0.1:{port}")) as daemon:
+    config = f'[[origin]]\nprefix = "{uri}"\n'
+    with serving(config=config, arguments=("--listen", f"127.0.0.1:{port}")) as daemon:
         for address in (daemon.address, f"127.0.0.1:{port}"):
             shell = Shell(FOREBAY_ADDRESS=address)
             assert shell.json("ping")["pid"] == daemon.pid
             assert shell.run("cat", f"{uri}/images/1.jpg")[1] == FILES["images/1.jpg"]
+
+
+def test_a_port_serves_no_local_files_that_nobody_configured(uri: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serving(arguments=("--listen", f"127.0.0.1:{port}")) as daemon:
+        code, out, error = Shell(FOREBAY_ADDRESS=daemon.address).run("cat", f"{uri}/images/1.jpg")
+
+    assert (code, out) == (1, b"")
+    assert "[[origin]]" in str(error)
 
 
 def test_serve_reads_several_origins_and_a_mapping_from_toml(origin: Path, uri: str) -> None:
