@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from forebay._errors import InvalidPathError, ObjectNotFoundError
 from forebay._file import open_object
-from forebay._hits import Hits, lend
+from forebay._hits import Hits
 from forebay._local import downloaded, leased
 from forebay._misses import Misses
 from forebay._node import Node, node_at
+from forebay._pages import lend
 from forebay._paths import as_text, check_mapping, parse_mapping
 from forebay._values import CheckReport, Evicted, Problem, Stat, Stats, WarmProgress
 from forebay_protos import addresses

@@ -15,8 +15,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forebay._errors import ForebayError, ObjectNotFoundError, StaleFileError
-from forebay._hits import file_number, first_byte, has, identity_of, read_file, size_bytes
+from forebay._hits import file_number, first_byte, has, identity_of, size_bytes
 from forebay._misses import FIRST_BYTES
+from forebay._pages import read_file
 from forebay_protos import cache_pb2 as pb
 
 if TYPE_CHECKING:
