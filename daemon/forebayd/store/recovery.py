@@ -128,23 +128,19 @@ def _order_key(fingerprints: np.ndarray) -> np.ndarray:
 
 def _packed(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (segment numbers, byte offsets, sizes) of all packed objects."""
-    records = table.records[
-        (table.records["generation"] != 0) & (table.records["flags"] & PACKED != 0)
-    ]
-    return (
-        records["place"] >> 32,
-        (records["place"] & 0xFFFF_FFFF) * disk.BLOCK,
-        records["size_bytes"],
-    )
+    chosen = (table.records["generation"] != 0) & (table.records["flags"] & PACKED != 0)
+    places = table.records["place"][chosen]
+    return places >> 32, (places & 0xFFFF_FFFF) * disk.BLOCK, table.records["size_bytes"][chosen]
 
 
 def _count_live(segments: Segments, table: Table) -> None:
     numbers, _, sizes = _packed(table)
     rounded = np.maximum(disk.BLOCK, -(-sizes.astype(np.int64) // disk.BLOCK) * disk.BLOCK)
-    distinct, inverse = np.unique(numbers, return_inverse=True)
-    totals = np.bincount(inverse, weights=rounded, minlength=len(distinct))
-    for number, total in zip(distinct.tolist(), totals.tolist(), strict=True):
-        segments.live_bytes[number] = int(total)
+    if len(numbers):
+        first = int(numbers.min())
+        totals = np.bincount((numbers - first).astype(np.int64), weights=rounded)
+        for number in np.flatnonzero(totals).tolist():
+            segments.live_bytes[first + number] = int(totals[number])
 
 
 def _tidy_segments(segments: Segments, table: Table) -> None:
