@@ -49,7 +49,7 @@ class Node:
         self._cache_dir = cache_dir  # told by the user, wins over what the daemon says
         self._known_dir = cache_dir or (
             # Only there: another daemon's folder may hold another cluster's bytes for the same URI.
-            str(addresses.default_cache_dir()) if address == addresses.default_address() else None
+            str(addresses.default_cache_dir()) if addresses.is_default(address) else None
         )
         self._lock = threading.Lock()  # held while attaching; no other lock is taken inside
         self._ask_again_ns = 0

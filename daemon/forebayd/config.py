@@ -125,7 +125,11 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> DaemonCon
     )
     shared = {name: told.pop(name) for name in _SHARED_WORDS if name in told}
     told.setdefault("cache_dir", addresses.default_cache_dir())
-    told.setdefault("listen", (addresses.default_address(),))
+    if "listen" not in told:
+        try:
+            told["listen"] = (addresses.default_address(),)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     is_local = all(address.startswith("unix:") for address in told["listen"])  # type: ignore[attr-defined]
     origins = _origins(origin_tables, shared, source, is_local=is_local)
     if "max_bytes" not in told:

@@ -13,8 +13,25 @@ _UNIX = "unix:"
 
 
 def default_address() -> str:
-    """Return the address that a daemon listens at, and a client calls, by default."""
+    """Return the address that a daemon listens at, and a client calls, by default.
+
+    Raises ValueError if somebody else owns its folder, who could put any socket there.
+    """
+    folder = _runtime_dir()
+    if folder.exists() and folder.stat().st_uid not in (0, os.geteuid()):
+        raise ValueError(
+            f"the default socket's folder {folder} belongs to uid {folder.stat().st_uid}: "
+            "set FOREBAY_ADDRESS (and --listen) to a socket elsewhere"
+        )
     return f"{_UNIX}{_runtime_dir() / 'forebay.sock'}"
+
+
+def is_default(address: str) -> bool:
+    """Tell whether *address* is the default one."""
+    try:
+        return address == default_address()
+    except ValueError:
+        return False
 
 
 def default_cache_dir() -> Path:

@@ -81,3 +81,16 @@ def test_longest_path_of_a_socket() -> None:
 )
 def test_loopback(address: str, expected: bool) -> None:
     assert addresses.is_loopback(address) is expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder somebody else's")
+def test_a_default_folder_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "forebay").mkdir()
+    os.chown(tmp_path / "forebay", 4711, 4711)
+
+    with pytest.raises(ValueError, match=r"belongs to uid 4711: set FOREBAY_ADDRESS"):
+        addresses.default_address()
+    assert not addresses.is_default(f"unix:{tmp_path}/forebay/forebay.sock")
