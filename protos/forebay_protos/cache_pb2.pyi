@@ -17,6 +17,10 @@ class ErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CACHE_FULL: _ClassVar[ErrorKind]
     CACHE_BROKEN: _ClassVar[ErrorKind]
     INTERNAL_ERROR: _ClassVar[ErrorKind]
+    ALREADY_EXISTS: _ClassVar[ErrorKind]
+    SPOOL_FULL: _ClassVar[ErrorKind]
+    UPLOAD_FAILED: _ClassVar[ErrorKind]
+    STAGE_LOST: _ClassVar[ErrorKind]
 ERROR_KIND_UNSPECIFIED: ErrorKind
 OBJECT_NOT_FOUND: ErrorKind
 ACCESS_DENIED: ErrorKind
@@ -26,6 +30,10 @@ VERSION_CHANGED: ErrorKind
 CACHE_FULL: ErrorKind
 CACHE_BROKEN: ErrorKind
 INTERNAL_ERROR: ErrorKind
+ALREADY_EXISTS: ErrorKind
+SPOOL_FULL: ErrorKind
+UPLOAD_FAILED: ErrorKind
+STAGE_LOST: ErrorKind
 
 class Error(_message.Message):
     __slots__ = ("kind", "message")
@@ -288,3 +296,173 @@ class Problem(_message.Message):
     what: str
     repaired: bool
     def __init__(self, what: _Optional[str] = ..., repaired: bool = ...) -> None: ...
+
+class StageRequest(_message.Message):
+    __slots__ = ("uri", "size_bytes")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    size_bytes: int
+    def __init__(self, uri: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class StageReply(_message.Message):
+    __slots__ = ("file", "granted_bytes")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    granted_bytes: int
+    def __init__(self, file: _Optional[str] = ..., granted_bytes: _Optional[int] = ...) -> None: ...
+
+class GrowRequest(_message.Message):
+    __slots__ = ("file", "written_bytes", "wanted_bytes")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    written_bytes: int
+    wanted_bytes: int
+    def __init__(self, file: _Optional[str] = ..., written_bytes: _Optional[int] = ..., wanted_bytes: _Optional[int] = ...) -> None: ...
+
+class GrowReply(_message.Message):
+    __slots__ = ("granted_bytes",)
+    GRANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    granted_bytes: int
+    def __init__(self, granted_bytes: _Optional[int] = ...) -> None: ...
+
+class CommitRequest(_message.Message):
+    __slots__ = ("file", "operation", "next_bytes")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    operation: str
+    next_bytes: int
+    def __init__(self, file: _Optional[str] = ..., operation: _Optional[str] = ..., next_bytes: _Optional[int] = ...) -> None: ...
+
+class CommitReply(_message.Message):
+    __slots__ = ("version", "next")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    next: StageReply
+    def __init__(self, version: _Optional[str] = ..., next: _Optional[_Union[StageReply, _Mapping]] = ...) -> None: ...
+
+class AbandonRequest(_message.Message):
+    __slots__ = ("file",)
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    def __init__(self, file: _Optional[str] = ...) -> None: ...
+
+class AbandonReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WriteRequest(_message.Message):
+    __slots__ = ("trailer_json", "data", "is_last")
+    TRAILER_JSON_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    IS_LAST_FIELD_NUMBER: _ClassVar[int]
+    trailer_json: str
+    data: bytes
+    is_last: bool
+    def __init__(self, trailer_json: _Optional[str] = ..., data: _Optional[bytes] = ..., is_last: bool = ...) -> None: ...
+
+class ChangeRequest(_message.Message):
+    __slots__ = ("operation", "kind", "uri", "target", "missing_ok")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REMOVE: _ClassVar[ChangeRequest.Kind]
+        REMOVE_TREE: _ClassVar[ChangeRequest.Kind]
+        COPY: _ClassVar[ChangeRequest.Kind]
+        MOVE: _ClassVar[ChangeRequest.Kind]
+    REMOVE: ChangeRequest.Kind
+    REMOVE_TREE: ChangeRequest.Kind
+    COPY: ChangeRequest.Kind
+    MOVE: ChangeRequest.Kind
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    MISSING_OK_FIELD_NUMBER: _ClassVar[int]
+    operation: str
+    kind: ChangeRequest.Kind
+    uri: str
+    target: str
+    missing_ok: bool
+    def __init__(self, operation: _Optional[str] = ..., kind: _Optional[_Union[ChangeRequest.Kind, str]] = ..., uri: _Optional[str] = ..., target: _Optional[str] = ..., missing_ok: bool = ...) -> None: ...
+
+class ChangeReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FlushRequest(_message.Message):
+    __slots__ = ("prefixes",)
+    PREFIXES_FIELD_NUMBER: _ClassVar[int]
+    prefixes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, prefixes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FlushReply(_message.Message):
+    __slots__ = ("uploads_left", "bytes_left", "uploads_total", "bytes_total", "failed")
+    UPLOADS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_LEFT_FIELD_NUMBER: _ClassVar[int]
+    UPLOADS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    uploads_left: int
+    bytes_left: int
+    uploads_total: int
+    bytes_total: int
+    failed: _containers.RepeatedCompositeFieldContainer[Upload]
+    def __init__(self, uploads_left: _Optional[int] = ..., bytes_left: _Optional[int] = ..., uploads_total: _Optional[int] = ..., bytes_total: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[Upload, _Mapping]]] = ...) -> None: ...
+
+class Upload(_message.Message):
+    __slots__ = ("id", "kind", "uri", "target", "size_bytes", "uploaded_bytes", "age_s", "attempts", "last_error", "state", "blocked_by")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UPLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_BY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    uri: str
+    target: str
+    size_bytes: int
+    uploaded_bytes: int
+    age_s: float
+    attempts: int
+    last_error: str
+    state: str
+    blocked_by: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., uri: _Optional[str] = ..., target: _Optional[str] = ..., size_bytes: _Optional[int] = ..., uploaded_bytes: _Optional[int] = ..., age_s: _Optional[float] = ..., attempts: _Optional[int] = ..., last_error: _Optional[str] = ..., state: _Optional[str] = ..., blocked_by: _Optional[str] = ...) -> None: ...
+
+class UploadsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UploadsReply(_message.Message):
+    __slots__ = ("uploads", "is_overdue")
+    UPLOADS_FIELD_NUMBER: _ClassVar[int]
+    IS_OVERDUE_FIELD_NUMBER: _ClassVar[int]
+    uploads: _containers.RepeatedCompositeFieldContainer[Upload]
+    is_overdue: bool
+    def __init__(self, uploads: _Optional[_Iterable[_Union[Upload, _Mapping]]] = ..., is_overdue: bool = ...) -> None: ...
+
+class SettleRequest(_message.Message):
+    __slots__ = ("ids", "discard")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    discard: bool
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., discard: bool = ...) -> None: ...
+
+class SettleReply(_message.Message):
+    __slots__ = ("settled",)
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    settled: int
+    def __init__(self, settled: _Optional[int] = ...) -> None: ...

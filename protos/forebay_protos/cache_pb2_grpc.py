@@ -64,6 +64,51 @@ class CacheStub(object):
                 request_serializer=forebay__protos_dot_cache__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=forebay__protos_dot_cache__pb2.ReleaseReply.FromString,
                 )
+        self.Stage = channel.unary_unary(
+                '/forebay.v1.Cache/Stage',
+                request_serializer=forebay__protos_dot_cache__pb2.StageRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.StageReply.FromString,
+                )
+        self.Grow = channel.unary_unary(
+                '/forebay.v1.Cache/Grow',
+                request_serializer=forebay__protos_dot_cache__pb2.GrowRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.GrowReply.FromString,
+                )
+        self.Commit = channel.unary_unary(
+                '/forebay.v1.Cache/Commit',
+                request_serializer=forebay__protos_dot_cache__pb2.CommitRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.CommitReply.FromString,
+                )
+        self.Abandon = channel.unary_unary(
+                '/forebay.v1.Cache/Abandon',
+                request_serializer=forebay__protos_dot_cache__pb2.AbandonRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.AbandonReply.FromString,
+                )
+        self.Write = channel.stream_unary(
+                '/forebay.v1.Cache/Write',
+                request_serializer=forebay__protos_dot_cache__pb2.WriteRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.CommitReply.FromString,
+                )
+        self.Change = channel.unary_unary(
+                '/forebay.v1.Cache/Change',
+                request_serializer=forebay__protos_dot_cache__pb2.ChangeRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.ChangeReply.FromString,
+                )
+        self.Flush = channel.unary_stream(
+                '/forebay.v1.Cache/Flush',
+                request_serializer=forebay__protos_dot_cache__pb2.FlushRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.FlushReply.FromString,
+                )
+        self.Uploads = channel.unary_unary(
+                '/forebay.v1.Cache/Uploads',
+                request_serializer=forebay__protos_dot_cache__pb2.UploadsRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.UploadsReply.FromString,
+                )
+        self.Settle = channel.unary_unary(
+                '/forebay.v1.Cache/Settle',
+                request_serializer=forebay__protos_dot_cache__pb2.SettleRequest.SerializeToString,
+                response_deserializer=forebay__protos_dot_cache__pb2.SettleReply.FromString,
+                )
         self.Stats = channel.unary_unary(
                 '/forebay.v1.Cache/Stats',
                 request_serializer=forebay__protos_dot_cache__pb2.StatsRequest.SerializeToString,
@@ -150,6 +195,68 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stage(self, request, context):
+        """Writes. A client that shares the folder puts the bytes into a staged file of the spool, with a
+        trailer that says what is to become of them (see spool.py), fsyncs it and commits; any other
+        sends them. The answer means: durable on this node, visible to all its clients, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Grow(self, request, context):
+        """More room for a staged file; waits while the spool is full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Commit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Abandon(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Write(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Change(self, request, context):
+        """Removes are durable, and hide their keys, when this returns; copies and moves are done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Flush(self, request, context):
+        """Ends once everything that was committed before is in the origin, or has failed for good;
+        progress about five times a second and at the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Uploads(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Settle(self, request, context):
+        """What an operator decides on uploads that failed for good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stats(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -215,6 +322,51 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Release,
                     request_deserializer=forebay__protos_dot_cache__pb2.ReleaseRequest.FromString,
                     response_serializer=forebay__protos_dot_cache__pb2.ReleaseReply.SerializeToString,
+            ),
+            'Stage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stage,
+                    request_deserializer=forebay__protos_dot_cache__pb2.StageRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.StageReply.SerializeToString,
+            ),
+            'Grow': grpc.unary_unary_rpc_method_handler(
+                    servicer.Grow,
+                    request_deserializer=forebay__protos_dot_cache__pb2.GrowRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.GrowReply.SerializeToString,
+            ),
+            'Commit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=forebay__protos_dot_cache__pb2.CommitRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.CommitReply.SerializeToString,
+            ),
+            'Abandon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Abandon,
+                    request_deserializer=forebay__protos_dot_cache__pb2.AbandonRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.AbandonReply.SerializeToString,
+            ),
+            'Write': grpc.stream_unary_rpc_method_handler(
+                    servicer.Write,
+                    request_deserializer=forebay__protos_dot_cache__pb2.WriteRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.CommitReply.SerializeToString,
+            ),
+            'Change': grpc.unary_unary_rpc_method_handler(
+                    servicer.Change,
+                    request_deserializer=forebay__protos_dot_cache__pb2.ChangeRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.ChangeReply.SerializeToString,
+            ),
+            'Flush': grpc.unary_stream_rpc_method_handler(
+                    servicer.Flush,
+                    request_deserializer=forebay__protos_dot_cache__pb2.FlushRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.FlushReply.SerializeToString,
+            ),
+            'Uploads': grpc.unary_unary_rpc_method_handler(
+                    servicer.Uploads,
+                    request_deserializer=forebay__protos_dot_cache__pb2.UploadsRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.UploadsReply.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=forebay__protos_dot_cache__pb2.SettleRequest.FromString,
+                    response_serializer=forebay__protos_dot_cache__pb2.SettleReply.SerializeToString,
             ),
             'Stats': grpc.unary_unary_rpc_method_handler(
                     servicer.Stats,
@@ -403,6 +555,159 @@ class Cache(object):
         return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Release',
             forebay__protos_dot_cache__pb2.ReleaseRequest.SerializeToString,
             forebay__protos_dot_cache__pb2.ReleaseReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Stage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Stage',
+            forebay__protos_dot_cache__pb2.StageRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.StageReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Grow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Grow',
+            forebay__protos_dot_cache__pb2.GrowRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.GrowReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Commit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Commit',
+            forebay__protos_dot_cache__pb2.CommitRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.CommitReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Abandon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Abandon',
+            forebay__protos_dot_cache__pb2.AbandonRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.AbandonReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Write(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/forebay.v1.Cache/Write',
+            forebay__protos_dot_cache__pb2.WriteRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.CommitReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Change(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Change',
+            forebay__protos_dot_cache__pb2.ChangeRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.ChangeReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Flush(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/forebay.v1.Cache/Flush',
+            forebay__protos_dot_cache__pb2.FlushRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.FlushReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Uploads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Uploads',
+            forebay__protos_dot_cache__pb2.UploadsRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.UploadsReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/forebay.v1.Cache/Settle',
+            forebay__protos_dot_cache__pb2.SettleRequest.SerializeToString,
+            forebay__protos_dot_cache__pb2.SettleReply.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

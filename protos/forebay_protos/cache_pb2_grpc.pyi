@@ -85,6 +85,61 @@ class CacheStub:
         forebay_protos.cache_pb2.ReleaseReply,
     ]
 
+    Stage: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.StageRequest,
+        forebay_protos.cache_pb2.StageReply,
+    ]
+    """Writes. A client that shares the folder puts the bytes into a staged file of the spool, with a
+    trailer that says what is to become of them (see spool.py), fsyncs it and commits; any other
+    sends them. The answer means: durable on this node, visible to all its clients, in order.
+    """
+
+    Grow: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.GrowRequest,
+        forebay_protos.cache_pb2.GrowReply,
+    ]
+    """More room for a staged file; waits while the spool is full."""
+
+    Commit: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.CommitRequest,
+        forebay_protos.cache_pb2.CommitReply,
+    ]
+
+    Abandon: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.AbandonRequest,
+        forebay_protos.cache_pb2.AbandonReply,
+    ]
+
+    Write: grpc.StreamUnaryMultiCallable[
+        forebay_protos.cache_pb2.WriteRequest,
+        forebay_protos.cache_pb2.CommitReply,
+    ]
+
+    Change: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.ChangeRequest,
+        forebay_protos.cache_pb2.ChangeReply,
+    ]
+    """Removes are durable, and hide their keys, when this returns; copies and moves are done."""
+
+    Flush: grpc.UnaryStreamMultiCallable[
+        forebay_protos.cache_pb2.FlushRequest,
+        forebay_protos.cache_pb2.FlushReply,
+    ]
+    """Ends once everything that was committed before is in the origin, or has failed for good;
+    progress about five times a second and at the end.
+    """
+
+    Uploads: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.UploadsRequest,
+        forebay_protos.cache_pb2.UploadsReply,
+    ]
+
+    Settle: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.SettleRequest,
+        forebay_protos.cache_pb2.SettleReply,
+    ]
+    """What an operator decides on uploads that failed for good."""
+
     Stats: grpc.UnaryUnaryMultiCallable[
         forebay_protos.cache_pb2.StatsRequest,
         forebay_protos.cache_pb2.StatsReply,
@@ -160,6 +215,61 @@ class CacheAsyncStub:
         forebay_protos.cache_pb2.ReleaseRequest,
         forebay_protos.cache_pb2.ReleaseReply,
     ]
+
+    Stage: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.StageRequest,
+        forebay_protos.cache_pb2.StageReply,
+    ]
+    """Writes. A client that shares the folder puts the bytes into a staged file of the spool, with a
+    trailer that says what is to become of them (see spool.py), fsyncs it and commits; any other
+    sends them. The answer means: durable on this node, visible to all its clients, in order.
+    """
+
+    Grow: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.GrowRequest,
+        forebay_protos.cache_pb2.GrowReply,
+    ]
+    """More room for a staged file; waits while the spool is full."""
+
+    Commit: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.CommitRequest,
+        forebay_protos.cache_pb2.CommitReply,
+    ]
+
+    Abandon: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.AbandonRequest,
+        forebay_protos.cache_pb2.AbandonReply,
+    ]
+
+    Write: grpc.aio.StreamUnaryMultiCallable[
+        forebay_protos.cache_pb2.WriteRequest,
+        forebay_protos.cache_pb2.CommitReply,
+    ]
+
+    Change: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.ChangeRequest,
+        forebay_protos.cache_pb2.ChangeReply,
+    ]
+    """Removes are durable, and hide their keys, when this returns; copies and moves are done."""
+
+    Flush: grpc.aio.UnaryStreamMultiCallable[
+        forebay_protos.cache_pb2.FlushRequest,
+        forebay_protos.cache_pb2.FlushReply,
+    ]
+    """Ends once everything that was committed before is in the origin, or has failed for good;
+    progress about five times a second and at the end.
+    """
+
+    Uploads: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.UploadsRequest,
+        forebay_protos.cache_pb2.UploadsReply,
+    ]
+
+    Settle: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.SettleRequest,
+        forebay_protos.cache_pb2.SettleReply,
+    ]
+    """What an operator decides on uploads that failed for good."""
 
     Stats: grpc.aio.UnaryUnaryMultiCallable[
         forebay_protos.cache_pb2.StatsRequest,
@@ -256,6 +366,79 @@ class CacheServicer(metaclass=abc.ABCMeta):
         request: forebay_protos.cache_pb2.ReleaseRequest,
         context: _ServicerContext,
     ) -> typing.Union[forebay_protos.cache_pb2.ReleaseReply, collections.abc.Awaitable[forebay_protos.cache_pb2.ReleaseReply]]: ...
+
+    @abc.abstractmethod
+    def Stage(
+        self,
+        request: forebay_protos.cache_pb2.StageRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.StageReply, collections.abc.Awaitable[forebay_protos.cache_pb2.StageReply]]:
+        """Writes. A client that shares the folder puts the bytes into a staged file of the spool, with a
+        trailer that says what is to become of them (see spool.py), fsyncs it and commits; any other
+        sends them. The answer means: durable on this node, visible to all its clients, in order.
+        """
+
+    @abc.abstractmethod
+    def Grow(
+        self,
+        request: forebay_protos.cache_pb2.GrowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.GrowReply, collections.abc.Awaitable[forebay_protos.cache_pb2.GrowReply]]:
+        """More room for a staged file; waits while the spool is full."""
+
+    @abc.abstractmethod
+    def Commit(
+        self,
+        request: forebay_protos.cache_pb2.CommitRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.CommitReply, collections.abc.Awaitable[forebay_protos.cache_pb2.CommitReply]]: ...
+
+    @abc.abstractmethod
+    def Abandon(
+        self,
+        request: forebay_protos.cache_pb2.AbandonRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.AbandonReply, collections.abc.Awaitable[forebay_protos.cache_pb2.AbandonReply]]: ...
+
+    @abc.abstractmethod
+    def Write(
+        self,
+        request_iterator: _MaybeAsyncIterator[forebay_protos.cache_pb2.WriteRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.CommitReply, collections.abc.Awaitable[forebay_protos.cache_pb2.CommitReply]]: ...
+
+    @abc.abstractmethod
+    def Change(
+        self,
+        request: forebay_protos.cache_pb2.ChangeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.ChangeReply, collections.abc.Awaitable[forebay_protos.cache_pb2.ChangeReply]]:
+        """Removes are durable, and hide their keys, when this returns; copies and moves are done."""
+
+    @abc.abstractmethod
+    def Flush(
+        self,
+        request: forebay_protos.cache_pb2.FlushRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[forebay_protos.cache_pb2.FlushReply], collections.abc.AsyncIterator[forebay_protos.cache_pb2.FlushReply]]:
+        """Ends once everything that was committed before is in the origin, or has failed for good;
+        progress about five times a second and at the end.
+        """
+
+    @abc.abstractmethod
+    def Uploads(
+        self,
+        request: forebay_protos.cache_pb2.UploadsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.UploadsReply, collections.abc.Awaitable[forebay_protos.cache_pb2.UploadsReply]]: ...
+
+    @abc.abstractmethod
+    def Settle(
+        self,
+        request: forebay_protos.cache_pb2.SettleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.SettleReply, collections.abc.Awaitable[forebay_protos.cache_pb2.SettleReply]]:
+        """What an operator decides on uploads that failed for good."""
 
     @abc.abstractmethod
     def Stats(

@@ -25,6 +25,8 @@ LOCK = "lock"
 META = "meta"
 BLOBS = "blobs"
 SEGMENTS = "segments"
+SPOOL = "spool"
+STAGING = "spool/staging"
 VERSION = "VERSION"
 
 

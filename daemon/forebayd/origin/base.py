@@ -33,6 +33,9 @@ class Body:
     data: Buffer
 
 
+ABSENT = ""  # as an expected version: there is no object
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A piece of a listing, at most some thousand names."""
@@ -63,6 +66,45 @@ class Origin(Protocol):
 
         A folder's marker object (the prefix itself with "/") is left out. A missing prefix
         gives no entries; a missing bucket raises ObjectNotFoundError.
+        """
+
+    # --- writing: one attempt each, for an attempt without an answer may still take effect -------
+
+    can_upload_parts: bool
+
+    async def put(self, uri: str, data: Buffer, *, expected: str | None = None) -> ObjectInfo:
+        """Write an object whole, or not at all; returns what it is now.
+
+        *expected*: the version that must be there now, ``ABSENT`` if none may be; None: whatever.
+        Raises VersionChangedError if it is not so, decided by the origin in one step with the
+        writing where it can be (S3's ``If-Match`` and ``If-None-Match``).
+        """
+
+    async def begin_upload(self, uri: str) -> str:
+        """Begin an upload in parts, of which nothing is seen before it is complete; its id."""
+
+    async def put_part(self, uri: str, upload: str, number: int, data: Buffer) -> str:
+        """Write part *number*, from 1 on; returns its tag. Again is no harm.
+
+        All parts but the last are of one size, 5 MiB at least. Raises UploadGoneError.
+        """
+
+    async def parts(self, uri: str, upload: str) -> dict[int, tuple[str, int]]:
+        """Return (tag, size in bytes) of the parts that are there. Raises UploadGoneError."""
+
+    async def complete_upload(self, uri: str, upload: str, tags: Sequence[str]) -> ObjectInfo:
+        """Make the parts 1..n with these tags the object. Raises UploadGoneError."""
+
+    async def abort_upload(self, uri: str, upload: str) -> None:
+        """Remove an upload and its parts; one that is gone is no error."""
+
+    async def delete(self, uri: str) -> None:
+        """Remove an object; one that is not there is no error."""
+
+    async def copy(self, source: str, target: str) -> ObjectInfo:
+        """Write *source* to *target*, both of this origin, at the origin; returns the target.
+
+        Raises ObjectNotFoundError.
         """
 
     async def close(self) -> None:

@@ -1,0 +1,89 @@
+"""Files of the spool: bytes that are to be written to an origin, and what is to become of them.
+
+A file is the bytes, then a trailer: JSON, and 16 bytes that say how long the JSON is and prove that
+it is whole. A writer puts all of it into a staged file and fsyncs that; the daemon's commit is a
+rename. So a file in the spool either is whole or is not there, and the folder is the journal.
+
+A change to these bytes needs another ``layout.FORMAT_VERSION``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import uuid
+import zlib
+from dataclasses import asdict, dataclass, field
+
+PUT = "put"
+CREATE = "create"
+APPEND = "append"
+REMOVE = "remove"
+REMOVE_TREE = "remove_tree"
+COPY = "copy"
+MOVE = "move"
+KINDS = (PUT, CREATE, APPEND, REMOVE, REMOVE_TREE, COPY, MOVE)
+MODES = ("", "write_back", "write_through")  # "": as the origin is set
+
+_FOOT = struct.Struct("<II8s")  # length and crc32 of the JSON
+_MAGIC = b"FBYspool"
+_LONGEST_JSON = 64 << 10
+
+
+def new_operation() -> str:
+    """Return an id by which a repeated commit is known."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """What is to become of the bytes before it."""
+
+    kind: str
+    uri: str
+    size_bytes: int = 0  # of the bytes before the trailer
+    mode: str = ""
+    target: str = ""  # of a copy or move
+    # Of an append: the bytes are those of base_version (its first base_bytes) and what follows.
+    base_version: str = ""
+    base_bytes: int = 0
+    operation: str = field(default_factory=new_operation)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Trailer:
+        """Parse the text. Raises ValueError if it is not a trailer's."""
+        try:
+            trailer = cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"not a trailer: {error}") from error
+        if trailer.kind not in KINDS or trailer.mode not in MODES or not trailer.uri:
+            raise ValueError(f"not a trailer: {text[:200]}")
+        return trailer
+
+    def to_bytes(self) -> bytes:
+        """Return what follows the bytes in the file."""
+        text = self.to_json().encode("utf-8", "surrogatepass")
+        return text + _FOOT.pack(len(text), zlib.crc32(text), _MAGIC)
+
+
+def read_trailer(fd: int) -> Trailer:
+    """Return the trailer of an open file. Raises ValueError if there is none, or not a whole one."""
+    end = os.fstat(fd).st_size
+    foot = os.pread(fd, _FOOT.size, max(0, end - _FOOT.size))
+    if len(foot) < _FOOT.size:
+        raise ValueError("too short for a trailer")
+    length, crc, magic = _FOOT.unpack(foot)
+    start = end - _FOOT.size - length
+    if magic != _MAGIC or length > _LONGEST_JSON or start < 0:
+        raise ValueError("no trailer at the end")
+    text = os.pread(fd, length, start)
+    if zlib.crc32(text) != crc:
+        raise ValueError("a damaged trailer")
+    trailer = Trailer.from_json(text.decode("utf-8", "surrogatepass"))
+    if trailer.size_bytes != start:
+        raise ValueError(f"a trailer for {trailer.size_bytes} bytes after {start}")
+    return trailer
