@@ -1,4 +1,4 @@
-"""Forebay's client: cached reads of Ceph/S3 at the speed of local files.
+"""Forebay's client: cached reads of Ceph/S3 at the speed of local files, and writes behind it.
 
 import forebay
 
@@ -16,11 +16,23 @@ from forebay._errors import (
     DeadlineExceededError,
     ForebayError,
     InvalidPathError,
+    ObjectExistsError,
     ObjectNotFoundError,
     OriginUnavailableError,
+    SpoolFullError,
     StaleFileError,
+    UploadFailedError,
 )
-from forebay._values import CheckReport, Evicted, Problem, Stat, Stats, WarmProgress
+from forebay._values import (
+    CheckReport,
+    Evicted,
+    FlushProgress,
+    Problem,
+    Stat,
+    Stats,
+    Upload,
+    WarmProgress,
+)
 from forebay._version import __version__
 
 __all__ = [
@@ -31,14 +43,19 @@ __all__ = [
     "DaemonUnavailableError",
     "DeadlineExceededError",
     "Evicted",
+    "FlushProgress",
     "ForebayError",
     "InvalidPathError",
+    "ObjectExistsError",
     "ObjectNotFoundError",
     "OriginUnavailableError",
     "Problem",
+    "SpoolFullError",
     "StaleFileError",
     "Stat",
     "Stats",
+    "Upload",
+    "UploadFailedError",
     "WarmProgress",
     "__version__",
 ]

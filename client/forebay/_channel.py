@@ -68,6 +68,24 @@ class Channel:
                 return getattr(self._get_stub(), method)(request, timeout=attempt.left_s)
         raise AssertionError  # the attempts end with an error
 
+    def send(
+        self, method: str, make_requests: Callable[[], Iterator[Any]], timeout_s: float
+    ) -> Any:
+        """Return the reply of a call with a stream of requests, made anew for each try.
+
+        What *make_requests* or its iterator raises is raised here.
+        """
+        for attempt in self._attempts(timeout_s):
+            with attempt, _gate.passed():
+                requests = _Requests(make_requests())
+                try:
+                    return getattr(self._get_stub(), method)(requests, timeout=attempt.left_s)
+                except grpc.RpcError:
+                    if requests.error is not None:
+                        raise requests.error from None
+                    raise
+        raise AssertionError  # the attempts end with an error
+
     def stream(
         self,
         method: str,
@@ -137,6 +155,26 @@ class Channel:
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
         self._unread.clear()
+
+
+class _Requests:
+    """An iterator that keeps its error, which gRPC would only log."""
+
+    def __init__(self, requests: Iterator[Any]) -> None:
+        self._requests = requests
+        self.error: Exception | None = None
+
+    def __iter__(self) -> _Requests:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._requests)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
 
 
 class _Attempt:

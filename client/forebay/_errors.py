@@ -7,6 +7,9 @@
     |-- OriginUnavailableError(OSError, EIO)       the origin did not answer rightly
     |-- StaleFileError(OSError, ESTALE)            the object changed while it was being read
     |-- CacheFullError(OSError, ENOSPC)            what has to be in the cache does not fit
+    |-- ObjectExistsError(FileExistsError)         what was to be created is there
+    |-- SpoolFullError(OSError, ENOSPC)            a write finds no room, and waited for it
+    |-- UploadFailedError(OSError, EIO)            the origin refused an upload for good
     |-- DaemonUnavailableError(ConnectionError)    no daemon answers
     `-- DeadlineExceededError(TimeoutError)        the daemon did not finish in time
 
@@ -16,7 +19,7 @@ A plain ForebayError is a fault of the daemon. Arguments of a wrong kind raise w
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -24,6 +27,8 @@ from forebay_protos import cache_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from forebay._values import Upload
 
 _TRAILER = "forebay-error"
 
@@ -47,7 +52,7 @@ class _OSError(ForebayError, OSError):
     def __str__(self) -> str:
         return str(self.args[1])
 
-    def __reduce__(self) -> tuple[type[_OSError], tuple[str]]:
+    def __reduce__(self) -> tuple[type[_OSError], tuple[Any, ...]]:
         return type(self), (str(self),)
 
 
@@ -81,6 +86,38 @@ class CacheFullError(_OSError):
     _number = errno.ENOSPC
 
 
+class ObjectExistsError(_OSError, FileExistsError):
+    """What was to be created (mode "x") is there already."""
+
+    _number = errno.EEXIST
+
+
+class SpoolFullError(_OSError):
+    """There is no room for a write on this node, and waiting for uploads did not make any."""
+
+    _number = errno.ENOSPC
+
+
+class UploadFailedError(_OSError):
+    """The origin refused uploads for good; their bytes stay on this node until somebody decides.
+
+    ``uploads`` are those that failed and those that wait for them, where it is known.
+    """
+
+    _number = errno.EIO
+
+    def __init__(self, message: str, uploads: tuple[Upload, ...] = ()) -> None:
+        super().__init__(message)
+        self.uploads = uploads
+
+    def __reduce__(self) -> tuple[type[UploadFailedError], tuple[Any, ...]]:
+        return type(self), (str(self), self.uploads)
+
+
+class StageLostError(ForebayError):
+    """A staged file was taken back. Not to be seen by users where the bytes can be had again."""
+
+
 class DaemonUnavailableError(_OSError, ConnectionError):
     """No daemon answers at the address; the text says how to start one."""
 
@@ -100,6 +137,10 @@ _BY_KIND: dict[str, Callable[[str], ForebayError]] = {
     "ORIGIN_UNAVAILABLE": OriginUnavailableError,
     "VERSION_CHANGED": StaleFileError,
     "CACHE_FULL": CacheFullError,
+    "ALREADY_EXISTS": ObjectExistsError,
+    "SPOOL_FULL": SpoolFullError,
+    "UPLOAD_FAILED": UploadFailedError,
+    "STAGE_LOST": StageLostError,
 }
 
 

@@ -45,12 +45,16 @@ class Misses:
         text = as_text(path)
         if not text:
             return Paths(()).uri(text)  # raises, and needs no daemon for that
+        return self.paths(timeout_s).uri(text)
+
+    def paths(self, timeout_s: float) -> Paths:
+        """Return the mappings; may wait for the daemon's."""
         attachment = self._node.attachment(timeout_s)
         known = self._paths
         if known is None or known[0] is not attachment:
             known = attachment, Paths((*self._tiers, check_mapping(attachment.path_mapping)))
             self._paths = known
-        return known[1].uri(text)
+        return known[1]
 
     # --- one object --------------------------------------------------------------------------
 

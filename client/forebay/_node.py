@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from forebay._channel import Channel
 from forebay._errors import DaemonUnavailableError, DeadlineExceededError, ForebayError
 from forebay._folder import Folder
+from forebay._staging import Staging
 from forebay._version import __version__
 from forebay_protos import addresses, layout
 from forebay_protos import cache_pb2 as pb
@@ -55,6 +56,7 @@ class Node:
         self._ask_again_ns = 0
         self.users = 0  # Clients that are not closed
         self.state = State()
+        self.staging = Staging(self)
         _nodes_alive.add(self)
 
     def folder(self) -> Folder | None:
@@ -158,12 +160,14 @@ class Node:
             self._ask_again_ns = 0  # for whoever comes next
             if folder is not None:
                 folder.counters.close()
+        self.staging.forget()
         self.channel.close()
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
         if self.state.folder is not None:
             self.state.folder.after_fork_in_child()
+        self.staging.after_fork_in_child()
 
 
 _nodes: dict[tuple[str, str | None], Node] = {}  # for ever: a process has one or two

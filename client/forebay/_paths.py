@@ -108,6 +108,13 @@ class Paths:
         except ValueError as error:
             raise InvalidPathError(str(error)) from error
 
+    def covers(self, path: str) -> bool:
+        """Tell whether *path* is a URI or lies below a prefix of a mapping."""
+        normal = _normal(path)
+        return uris.is_uri(normal) or any(
+            uris.longest_prefix(normal, tier) is not None for tier in self._tiers
+        )
+
     def is_uniform_below(self, folder: str) -> bool:
         """Tell whether all plain names in *folder* are mapped alike.
 

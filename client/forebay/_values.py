@@ -49,6 +49,49 @@ class WarmProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A write that this node has acknowledged and the origin does not have yet."""
+
+    id: str
+    kind: str  # put, create, append, remove, remove_tree, copy, move
+    path: str  # the URI
+    target: str  # of a copy or a move
+    size_bytes: int
+    uploaded_bytes: int
+    age_s: float
+    attempts: int
+    last_error: str
+    state: str  # waiting, uploading, failed, or blocked by one that failed
+    blocked_by: str  # its id
+
+    @classmethod
+    def from_reply(cls, upload: pb.Upload) -> Upload:
+        return cls(
+            upload.id,
+            upload.kind,
+            upload.uri,
+            upload.target,
+            upload.size_bytes,
+            upload.uploaded_bytes,
+            upload.age_s,
+            upload.attempts,
+            upload.last_error,
+            upload.state,
+            upload.blocked_by,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FlushProgress:
+    """Where a flush stands; the totals are those of its begin."""
+
+    uploads_left: int
+    bytes_left: int
+    uploads_total: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something that a check found."""
 

@@ -55,6 +55,7 @@ class OriginConfig:
     freshness: Literal["immutable", "max_age", "always"] = "max_age"
     max_age_s: float = 300.0
     max_stale_s: float = 3600.0
+    write_mode: Literal["write_back", "write_through", "read_only"] = "write_back"
     max_requests: int = 64  # in flight at once
     request_timeout_s: float = 30.0  # one attempt: no byte for so long
     deadline_s: float = 120.0  # all attempts of one request
@@ -96,6 +97,12 @@ class DaemonConfig:
     block_bytes: int = 8 << 20
     segment_bytes: int = 256 << 20
     min_free_bytes: int = 1 << 30  # of the file system; fills stop below it
+    spool_max_bytes: int | None = None  # of max_bytes, for writes under way; None: half
+    uploads_at_once: int = 8  # of one origin
+    upload_part_bytes: int = 16 << 20  # larger objects are uploaded in parts of this size
+    upload_parts_at_once: int = 8
+    upload_max_age_s: float = 600.0  # older ones are reported
+    shutdown_grace_s: float = 10.0  # for uploads, when the daemon is told to stop
 
 
 _ORIGIN_WORDS = settings.parsers(OriginConfig)
@@ -153,7 +160,11 @@ def _origins(
         # Behind a unix socket stands our group; behind a port, anybody on the machine, who is not
         # to read the daemon's user's files unless somebody says so.
         if prefix not in origins and (is_local or prefix != "file://"):
-            origins[prefix] = _origin({"prefix": prefix}, shared, "default")
+            table = {"prefix": prefix}
+            if prefix != "s3://":
+                # Our group is not to write files in the daemon's name unless somebody says so.
+                table["write_mode"] = "read_only"
+            origins[prefix] = _origin(table, shared, "default")
     return tuple(origins.values())
 
 
@@ -261,6 +272,15 @@ def _check(config: DaemonConfig) -> None:
         raise ConfigError(
             f"packing_limit_bytes {config.packing_limit_bytes} is more than block_bytes "
             f"{config.block_bytes}: a packed object is one block"
+        )
+    if config.upload_part_bytes < 5 << 20:
+        raise ConfigError(f"upload_part_bytes {config.upload_part_bytes} is less than S3's 5 MiB")
+    if config.spool_max_bytes is not None and not (
+        1 << 20 <= config.spool_max_bytes <= config.max_bytes
+    ):
+        raise ConfigError(
+            f"spool_max_bytes {config.spool_max_bytes} must be 1 MiB at least and no more than "
+            f"max_bytes {config.max_bytes}, of which it is a part"
         )
     if config.packing_limit_bytes > config.segment_bytes:
         raise ConfigError(

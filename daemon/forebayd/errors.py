@@ -6,7 +6,12 @@ DaemonError
 |-- InvalidPathError         the URI cannot be served as written
 |-- OriginUnavailableError   the origin did not answer rightly, after all retries
 |-- VersionChangedError      the object is no longer the version that was asked for
+|-- UploadGoneError          the upload in parts is no longer there, or not as it should be
 |-- CacheFullError           no space can be made
+|-- AlreadyExistsError       a create found an object
+|-- SpoolFullError           no room for a write, and none to come
+|-- UploadFailedError        the origin refused a write for good
+|-- StageLostError           a staged file was taken back
 `-- ConfigError              the configuration or the cache folder does not do
 """
 
@@ -41,8 +46,28 @@ class VersionChangedError(DaemonError):
     kind = cache_pb2.VERSION_CHANGED
 
 
+class UploadGoneError(DaemonError):
+    """Inside the daemon only: whoever sends the parts begins another upload."""
+
+
 class CacheFullError(DaemonError):
     kind = cache_pb2.CACHE_FULL
+
+
+class AlreadyExistsError(DaemonError):
+    kind = cache_pb2.ALREADY_EXISTS
+
+
+class SpoolFullError(DaemonError):
+    kind = cache_pb2.SPOOL_FULL
+
+
+class UploadFailedError(DaemonError):
+    kind = cache_pb2.UPLOAD_FAILED
+
+
+class StageLostError(DaemonError):
+    kind = cache_pb2.STAGE_LOST
 
 
 class ConfigError(DaemonError):

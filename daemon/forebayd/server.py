@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from forebay_protos import cache_pb2, cache_pb2_grpc
 from forebayd.cache.cache import Cache
+from forebayd.commit_socket import CommitSocket
 from forebayd.errors import ConfigError
 from forebayd.service import CacheService
 
@@ -56,7 +57,9 @@ async def _serve(config: DaemonConfig) -> None:
     try:
         await cache.start()
         server = grpc.aio.server(options=_OPTIONS)
-        cache_pb2_grpc.add_CacheServicer_to_server(CacheService(cache), server)
+        service = CacheService(cache)
+        commits = CommitSocket(config.cache_dir, service.commit)
+        cache_pb2_grpc.add_CacheServicer_to_server(service, server)
         health_service = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         service_name = cache_pb2.DESCRIPTOR.services_by_name["Cache"].full_name
@@ -65,6 +68,7 @@ async def _serve(config: DaemonConfig) -> None:
         )
         for address in config.listen:
             _listen(server, address)
+        await commits.start()
         await server.start()
         for address in config.listen:
             if address.startswith("unix:"):
@@ -77,6 +81,7 @@ async def _serve(config: DaemonConfig) -> None:
         await stopping.wait()
         log.info("stopping")
         await health_service.enter_graceful_shutdown()
+        await commits.stop()
         await server.stop(_GRACE_S)
     finally:
         await cache.stop()

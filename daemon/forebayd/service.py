@@ -3,96 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import logging
 import os
-from typing import TYPE_CHECKING, Any
-
-import grpc
+from typing import TYPE_CHECKING
 
 from forebay_protos import cache_pb2 as pb
 from forebay_protos import cache_pb2_grpc
 from forebayd import __version__
 from forebayd.cache.fill import Uncached
-from forebayd.errors import DaemonError, InvalidPathError
+from forebayd.calls import error_message, stream, unary
+from forebayd.errors import InvalidPathError
+from forebayd.service_writes import WriteCalls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from forebayd.cache.cache import Cache
 
-log = logging.getLogger(__name__)
-
-_STATUS = {
-    pb.OBJECT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    pb.ACCESS_DENIED: grpc.StatusCode.PERMISSION_DENIED,
-    pb.INVALID_PATH: grpc.StatusCode.INVALID_ARGUMENT,
-    pb.VERSION_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
-    pb.CACHE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    # Not UNAVAILABLE: that says that the daemon is down, and clients wait for it.
-    pb.ORIGIN_UNAVAILABLE: grpc.StatusCode.ABORTED,
-}
 _INLINE_BYTES = 1 << 20
 _REPLY_BYTES = 2 << 20  # of one inline reply message
 _MANY, _MOMENT_S = 16, 0.003
 
 
-def _kind_name(kind: int) -> str:
-    return str(pb.ErrorKind.Name(kind))
-
-
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
-    kind = error.kind if isinstance(error, DaemonError) else pb.INTERNAL_ERROR
-    if not isinstance(error, DaemonError):
-        log.error("a call failed", exc_info=error)
-    await context.abort(
-        _STATUS.get(kind, grpc.StatusCode.INTERNAL),
-        str(error) or type(error).__name__,
-        (("forebay-error", _kind_name(kind)),),
-    )
-
-
-def _error(error: Exception) -> pb.Error:
-    if isinstance(error, DaemonError):
-        return pb.Error(kind=error.kind, message=str(error))
-    log.error("a fill failed", exc_info=error)
-    return pb.Error(kind=pb.INTERNAL_ERROR, message=f"{type(error).__name__}: {error}")
-
-
-def _unary(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    async def call(self: CacheService, request: Any, context: Any) -> Any:
-        try:
-            return await method(self, request)
-        except Exception as error:
-            await _abort(context, error)
-
-    return call
-
-
-def _stream(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    async def call(self: CacheService, request: Any, context: Any) -> AsyncIterator[Any]:
-        replies = method(self, request)
-        try:
-            async for reply in replies:
-                yield reply
-        except Exception as error:
-            await _abort(context, error)
-        finally:
-            await replies.aclose()
-
-    return call
-
-
-class CacheService(cache_pb2_grpc.CacheServicer):
+class CacheService(WriteCalls, cache_pb2_grpc.CacheServicer):
     """See ``cache.proto``."""
 
     def __init__(self, cache: Cache) -> None:
+        super().__init__(cache.spool, cache.stat)
         self._cache = cache
 
-    @_unary
+    @unary
     async def Attach(self, request: pb.AttachRequest) -> pb.AttachReply:
         store = self._cache.store
         return pb.AttachReply(
@@ -103,7 +43,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             pid=os.getpid(),
         )
 
-    @_stream
+    @stream
     async def Fill(self, request: pb.FillRequest) -> AsyncIterator[pb.FillReply]:
         done: asyncio.Queue[pb.Filled] = asyncio.Queue()
 
@@ -138,7 +78,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
                 wanted.uri, wanted.start, end, wanted.version, is_counted=not wanted.is_continuation
             )
         except Exception as error:
-            return pb.Filled(index=index, error=_error(error))
+            return pb.Filled(index=index, error=error_message(error))
         info = self._cache.filler.info(outcome)
         reply = pb.Filled(index=index, size_bytes=info.size_bytes, version=info.version)
         if info.modified is not None:
@@ -158,7 +98,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
         reply.placed.SetInParent()
         return reply
 
-    @_stream
+    @stream
     async def Read(self, request: pb.ReadRequest) -> AsyncIterator[pb.ReadReply]:
         wanted = request.range
         end = wanted.end if wanted.HasField("end") else None
@@ -169,7 +109,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
                 reply.size_bytes, reply.version, first = info.size_bytes, info.version, False
             yield reply
 
-    @_unary
+    @unary
     async def Stat(self, request: pb.StatRequest) -> pb.StatReply:
         info, entry = await self._cache.stat(request.uri, fresh=request.fresh)
         if info is None:
@@ -181,7 +121,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
             reply.cached_bytes, reply.pinned = entry.cached_bytes, entry.is_pinned
         return reply
 
-    @_stream
+    @stream
     async def List(self, request: pb.ListRequest) -> AsyncIterator[pb.ListReply]:
         async for rows, prefixes in self._cache.list_below(
             request.uri, recursive=request.recursive
@@ -199,7 +139,7 @@ class CacheService(cache_pb2_grpc.CacheServicer):
                 entries.append(entry)
             yield pb.ListReply(entries=entries)
 
-    @_stream
+    @stream
     async def Warm(self, request: pb.WarmRequest) -> AsyncIterator[pb.WarmReply]:
         async for progress in self._cache.warmer().run(request.uris, request.prefix):
             yield pb.WarmReply(
@@ -209,37 +149,38 @@ class CacheService(cache_pb2_grpc.CacheServicer):
                 bytes_done=progress.bytes_done,
                 objects_failed=progress.objects_failed,
                 failures=[
-                    pb.Failure(uri=uri, error=_error(error)) for uri, error in progress.failures
+                    pb.Failure(uri=uri, error=error_message(error))
+                    for uri, error in progress.failures
                 ],
                 listing_done=progress.listing_done,
             )
 
-    @_unary
+    @unary
     async def Evict(self, request: pb.EvictRequest) -> pb.EvictReply:
         objects, size = await self._cache.evict(request.prefix, everything=request.all)
         return pb.EvictReply(objects=objects, bytes=size)
 
-    @_unary
+    @unary
     async def Pin(self, request: pb.PinRequest) -> pb.PinReply:
         if not request.prefix:
             raise InvalidPathError("pin needs a path or prefix")
         return pb.PinReply(objects=await self._cache.pin(request.prefix, pinned=request.pinned))
 
-    @_unary
+    @unary
     async def Lease(self, request: pb.LeaseRequest) -> pb.LeaseReply:
         lease, path = await self._cache.leases.take(self._cache.origins.target(request.uri))
         return pb.LeaseReply(lease=lease, path=path)
 
-    @_unary
+    @unary
     async def Release(self, request: pb.ReleaseRequest) -> pb.ReleaseReply:
         self._cache.leases.release(request.lease)
         return pb.ReleaseReply()
 
-    @_unary
+    @unary
     async def Stats(self, request: pb.StatsRequest) -> pb.StatsReply:
         return pb.StatsReply(json=json.dumps(self._cache.stats()))
 
-    @_unary
+    @unary
     async def Check(self, request: pb.CheckRequest) -> pb.CheckReply:
         report = await self._cache.check(repair=request.repair)
         return pb.CheckReply(

@@ -27,6 +27,7 @@ BLOBS = "blobs"
 SEGMENTS = "segments"
 SPOOL = "spool"
 STAGING = "spool/staging"
+COMMIT_SOCKET = "spool/commit"
 VERSION = "VERSION"
 
 

@@ -24,11 +24,27 @@ REMOVE_TREE = "remove_tree"
 COPY = "copy"
 MOVE = "move"
 KINDS = (PUT, CREATE, APPEND, REMOVE, REMOVE_TREE, COPY, MOVE)
+WITH_BYTES = (PUT, CREATE, APPEND)
 MODES = ("", "write_back", "write_through")  # "": as the origin is set
 
 _FOOT = struct.Struct("<II8s")  # length and crc32 of the JSON
 _MAGIC = b"FBYspool"
 _LONGEST_JSON = 64 << 10
+
+
+def framed(body: bytes) -> bytes:
+    """Return a message of the commit socket: its length, then itself.
+
+    A request is a CommitRequest; an answer is 0 and a CommitReply, or 1 and an Error.
+    """
+    return len(body).to_bytes(4, "little") + body
+
+
+def unframed(received: bytes) -> bytes | None:
+    """Return the body of a message once it is complete."""
+    if len(received) < 4 or len(received) < 4 + int.from_bytes(received[:4], "little"):
+        return None
+    return received[4:]
 
 
 def new_operation() -> str:
@@ -71,7 +87,7 @@ class Trailer:
 
 
 def read_trailer(fd: int) -> Trailer:
-    """Return the trailer of an open file. Raises ValueError if there is none, or not a whole one."""
+    """Return the trailer of an open file. Raises ValueError if there is no whole one."""
     end = os.fstat(fd).st_size
     foot = os.pread(fd, _FOOT.size, max(0, end - _FOOT.size))
     if len(foot) < _FOOT.size:

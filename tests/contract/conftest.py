@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-pytest.register_assert_rewrite("contract.origin_contract", "contract.s3_contract")
+pytest.register_assert_rewrite(
+    "contract.origin_contract", "contract.s3_contract", "contract.writing_contract"
+)
 
 from contract.s3_contract import bucket_client  # noqa: E402
 from forebayd.config import CredentialsConfig, OriginConfig  # noqa: E402

@@ -62,6 +62,14 @@ class Runner:
 
         return self._loop.run_until_complete(run())
 
+    def use(self, origin: Origin, work: Callable[[Origin], Awaitable[T]]) -> T:
+        """Return what *work* returns for an origin that the caller closes."""
+
+        async def run() -> T:
+            return await work(origin)
+
+        return self._loop.run_until_complete(run())
+
     def close(self) -> None:
         for origin in self._origins.values():
             self._loop.run_until_complete(origin.close())

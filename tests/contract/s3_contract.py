@@ -10,10 +10,11 @@ import pytest
 from botocore.config import Config  # type: ignore[import-untyped]  # ships no stubs
 
 from contract.origin_contract import OriginContract, Place
+from forebayd.config import CredentialsConfig, OriginConfig
 from forebayd.errors import ObjectNotFoundError
 
 if TYPE_CHECKING:
-    from forebayd.config import OriginConfig
+    from support.ceph import Ceph
 
 # Keys that only an object store can hold: folders' markers, what a path would fold, control
 # characters, and the longest of all.
@@ -70,6 +71,19 @@ def bucket_place(client: Any, bucket: str, config: OriginConfig) -> Place:
         client.put_object(Bucket=bucket, Key=key, Body=data)
 
     return Place(config, f"{config.prefix}{bucket}/", put)
+
+
+def ceph_config(ceph: Ceph, driver: str, monkeypatch: pytest.MonkeyPatch) -> OriginConfig:
+    """Return the origin of all that is in *ceph*."""
+    monkeypatch.setenv("CEPH_ACCESS", ceph.access_key)
+    monkeypatch.setenv("CEPH_SECRET", ceph.secret_key)
+    return OriginConfig(
+        prefix="s3://",
+        endpoint_url=ceph.endpoint_url,
+        region=ceph.region,
+        driver=driver,  # type: ignore[arg-type]  # one of the two
+        credentials=CredentialsConfig(None, "CEPH_ACCESS", "CEPH_SECRET"),
+    )
 
 
 class S3OriginContract(OriginContract):

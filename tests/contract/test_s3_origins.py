@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract.s3_contract import S3_KEYS, S3OriginContract, bucket_place
-from forebayd.config import CredentialsConfig, OriginConfig
+from contract.s3_contract import S3_KEYS, S3OriginContract, bucket_place, ceph_config
+from forebayd.config import CredentialsConfig
 from forebayd.errors import AccessDeniedError
 from support.proxy import FaultProxy
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from contract.origin_contract import Place
+    from forebayd.config import OriginConfig
     from support.ceph import Bucket, Ceph
     from support.proxy import Request
 
@@ -69,15 +70,7 @@ class TestCephByObstore(S3OriginContract):
 
     @pytest.fixture
     def place(self, ceph: Ceph, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Place:
-        monkeypatch.setenv("CEPH_ACCESS", ceph.access_key)
-        monkeypatch.setenv("CEPH_SECRET", ceph.secret_key)
-        config = OriginConfig(
-            prefix="s3://",
-            endpoint_url=ceph.endpoint_url,
-            region=ceph.region,
-            driver=self.driver,  # type: ignore[arg-type]  # one of the two
-            credentials=CredentialsConfig(None, "CEPH_ACCESS", "CEPH_SECRET"),
-        )
+        config = ceph_config(ceph, self.driver, monkeypatch)
         return bucket_place(bucket.client, bucket.name, config)
 
     def test_wrong_keys_are_denied(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,13 @@ from forebayd.cache.listing import Listings
 from forebayd.cache.origins import Origins, Target
 from forebayd.cache.refresh import Refresher
 from forebayd.cache.warm import Warmer
+from forebayd.cache.written import CatalogueMemory, Written
 from forebayd.errors import ConfigError, InvalidPathError
+from forebayd.spool.journal import Journal
+from forebayd.spool.order import Order
+from forebayd.spool.spool import Spool
+from forebayd.spool.staging import Staging
+from forebayd.spool.uploader import Uploader
 from forebayd.stats import ClientCounters, Statistics
 from forebayd.store import check
 from forebayd.store.folder import CacheFolder
@@ -87,14 +93,49 @@ class Cache:
         )
         # Half of the allowance: a database is larger than what is in it.
         self.listings = Listings(config.cache_dir, meta_bytes // 2, self.statistics)
-        self.leases = LeaseKeeper(self.store, self.filler, self.evictor, self.origins)
+        order = Order()
+        self.written = Written(
+            order, self.store, self.filler, self.evictor, self.listings, self.origins
+        )
+        self.filler.written = self.written
+        self.leases = LeaseKeeper(self.store, self.filler, self.evictor, self.origins, self.written)
+        self.spool = self._make_spool(order)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_spool(self, order: Order) -> Spool:
+        config = self.config
+        journal = Journal(config.cache_dir)
+        staging = Staging(
+            journal,
+            self.store.space,
+            self.evictor.make_room,
+            limit_bytes=config.spool_max_bytes or config.max_bytes // 2,
+            can_punch=self.store.can_punch,
+        )
+        uploader = Uploader(
+            journal,
+            part_bytes=config.upload_part_bytes,
+            parts_at_once=config.upload_parts_at_once,
+        )
+        return Spool(
+            journal,
+            staging,
+            order,
+            uploader,
+            self.origins,
+            self.written,
+            CatalogueMemory(self.store.catalogue),
+            uploads_at_once=config.uploads_at_once,
+            max_age_s=config.upload_max_age_s,
+        )
 
     async def start(self) -> None:
         """Begin the background work, and bring the store within its limit."""
         # Clients of a wiped cache, and of other origins, notice within one lease; before that
         # nobody is answered, and nothing leaves its place.
         await asyncio.sleep(2 * layout.LEASE_S)
+        self.spool.recover()
+        self.spool.start()
         self.evictor.make_room(0)
         shortest_s = min((o.max_age_s for o in self.config.origins), default=300.0)
         refresher = Refresher(self.store, self.filler, self.origins, self.statistics, shortest_s)
@@ -111,6 +152,7 @@ class Cache:
                 self.store.measure_overhead()
                 self.evictor.make_room(0)
                 self.leases.sweep()
+                self.spool.staging.sweep()
                 self._compact()
                 self.store.catalogue.commit(meta={"statistics": self.statistics.totals_to_carry()})
             except Exception:
@@ -131,6 +173,7 @@ class Cache:
 
     async def stop(self) -> None:
         """Finish what runs, bring everything to the disk and give the folder back."""
+        await self.spool.stop(self.config.shutdown_grace_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -251,7 +294,7 @@ class Cache:
         entry = self.filler.cached(target)
         if entry is not None and not fresh:
             return self.filler.info(entry), entry
-        info = await self.listings.stat(target, fresh=fresh)
+        info = await self.written.stat(target, fresh=fresh)
         entry = self.store.get(target.fingerprint)
         if info is not None and entry is not None and entry.version != info.version:
             entry = None
@@ -262,7 +305,7 @@ class Cache:
     ) -> AsyncIterator[tuple[list[tuple[ObjectInfo, int]], tuple[str, ...]]]:
         """Yield pages of ((info, cached bytes) of objects, prefixes)."""
         target = self.origins.target(uri)
-        async for page in self.listings.pages(target, recursive=recursive):
+        async for page in self.written.pages(target, recursive=recursive):
             targets = [self.origins.target(info.uri) for info in page.objects]
             entries = self.store.catalogue.get_many(t.fingerprint for t in targets)
             rows = [
@@ -272,7 +315,7 @@ class Cache:
             yield rows, page.prefixes
 
     def warmer(self) -> Warmer:
-        return Warmer(self.filler, self.listings, self.origins)
+        return Warmer(self.filler, self.written, self.origins)
 
     # --- what is cached ----------------------------------------------------------------------
 
@@ -352,6 +395,7 @@ class Cache:
             "max_bytes": space.max_bytes,
             "objects": self.store.object_count,
             "pinned_prefixes": sorted(self._pins),
+            "spool": self.spool.stats(),
             "leases": len(self.store.leases.names()),
             "fills_in_flight": len(self.filler.flights),
             "deduplicated_fills": self.filler.flights.joined_total,

@@ -12,12 +12,12 @@ import dataclasses
 import logging
 import os
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from forebay_protos import uris
-from forebay_protos.table import BLOB, PACKED, PINNED, packed_place
+from forebay_protos.table import BLOB, NEVER_STALE, PACKED, PINNED, packed_place
 from forebayd.cache import freshness
 from forebayd.cache.flight import Flights
 from forebayd.errors import ObjectNotFoundError, VersionChangedError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from forebayd.cache.eviction import Evictor
     from forebayd.cache.origins import Target
+    from forebayd.cache.written import Written
     from forebayd.origin.base import Body
     from forebayd.stats import Statistics
     from forebayd.store.store import Store
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _FLOOR_LOOK_BYTES, _FLOOR_LOOK_S = 64 << 20, 0.2
 _ROUNDS = 5  # an object that is replaced at the origin faster than it can be read
+_CHANGES_REMEMBERED = 65_536
 _FIRSTS_AT_ONCE = 64  # of unknown size, nearly all small: 512 MiB in memory if none is
 _BLOCKS_AT_ONCE = 16  # of all large objects: 128 MiB in memory
 
@@ -82,6 +84,10 @@ class Filler:
         self._block_places = asyncio.Semaphore(_BLOCKS_AT_ONCE)
         self._evictions_asked = 0
         self._evicted_prefixes: deque[str] = deque(maxlen=256)
+        self._changes = 0
+        self._changed: OrderedDict[str, int] = OrderedDict()  # when, in changes, latest last
+        self._forgotten_change = 0
+        self.written: Written | None = None  # set once there is one; None: nothing is written
         self._floor_bytes, self._floor_until = 0, 0.0  # to be written, and the time, unlooked
 
     async def ensure(
@@ -127,14 +133,20 @@ class Filler:
     def cached(self, target: Target) -> Entry | None:
         """Return the entry if it may be served now without asking the origin."""
         entry = self._store.get(target.fingerprint)
-        if entry is not None and freshness.may_serve(target.origin.config, entry.validated_at_ns):
+        if entry is not None and self._may_serve(target, entry):
             return entry
         return None
 
+    @staticmethod
+    def _may_serve(target: Target, entry: Entry) -> bool:
+        return entry.is_pending or freshness.may_serve(target.origin.config, entry.validated_at_ns)
+
     async def current(self, target: Target) -> Entry | None:
         """Return the entry, looked up at the origin if its time is over; None if there is none."""
+        if self.written is not None and (pending := self.written.entry(target)) is not None:
+            return pending
         entry = self._store.get(target.fingerprint)
-        if entry is None or freshness.may_serve(target.origin.config, entry.validated_at_ns):
+        if entry is None or self._may_serve(target, entry):
             return entry
         if target.origin.config.freshness == "always":
             # Not shared: an answer that was asked for before this reader came may be too old.
@@ -185,6 +197,8 @@ class Filler:
     @staticmethod
     def validity(target: Target, entry: Entry) -> tuple[int, int]:
         """Return until when clients may serve *entry* (see ``freshness.validity``)."""
+        if entry.is_pending:
+            return NEVER_STALE, 2**32 - 1
         return freshness.validity(target.origin.config, entry.validated_at_ns)
 
     def evicting(self, prefix: str) -> None:
@@ -192,9 +206,23 @@ class Filler:
         self._evictions_asked += 1
         self._evicted_prefixes.append(prefix)
 
-    def _was_evicted(self, uri: str, since: int) -> bool:
-        """Tell whether *uri* was evicted on request after the first *since* such requests."""
-        count = self._evictions_asked - since
+    def changing(self, uri: str) -> None:
+        """Note that this node changes *uri*: what was asked for before is not to be cached."""
+        self._changes += 1
+        self._changed[uri] = self._changes
+        self._changed.move_to_end(uri)
+        if len(self._changed) > _CHANGES_REMEMBERED:
+            _, self._forgotten_change = self._changed.popitem(last=False)
+
+    def _moment(self) -> tuple[int, int]:
+        """Return what ``_was_evicted`` compares with."""
+        return self._evictions_asked, self._changes
+
+    def _was_evicted(self, uri: str, since: tuple[int, int]) -> bool:
+        """Tell whether *uri* was evicted on request, or written here, after a moment."""
+        if max(self._changed.get(uri, 0), self._forgotten_change) > since[1]:
+            return True
+        count = self._evictions_asked - since[0]
         if count > len(self._evicted_prefixes):
             return True  # more than are remembered
         latest = list(self._evicted_prefixes)[len(self._evicted_prefixes) - count :]
@@ -251,10 +279,14 @@ class Filler:
 
     async def _fetch_first(self, target: Target) -> Entry | Uncached:
         for _ in range(_ROUNDS):
-            asked_at_ns, evictions = time.time_ns(), self._evictions_asked
+            asked_at_ns, moment = time.time_ns(), self._moment()
             body = await target.origin.driver.get_range(target.uri, 0, 1 << self._block_shift)
-            # Who reads after an evict is not to get what was asked of the origin before it.
-            if self._was_evicted(target.uri, evictions):
+            # Who reads after an evict, or a write, is not to get what was asked for before it.
+            if self._was_evicted(target.uri, moment):
+                if self.written is not None:
+                    pending = self.written.entry(target)
+                    if pending is not None:
+                        return pending
                 continue
             raced = self._store.get(target.fingerprint)
             if raced is not None:  # a block flight of an older entry cannot do this, validations do
@@ -263,13 +295,13 @@ class Filler:
                 return await self._pack(target, body, asked_at_ns)
             if disk.rounded(body.info.size_bytes) > self._store.space.for_objects_bytes:
                 break
-            entry = self._new_entry(target, body.info, BLOB, asked_at_ns)
+            entry = self.new_entry(target, body.info, BLOB, asked_at_ns)
             try:
                 self._store.begin_blob(entry)
             except OSError as error:
                 return self._broken(body.info, error)
             try:
-                if await self._write_block(target, entry, 0, body, new_since=evictions):
+                if await self._write_block(target, entry, 0, body, new_since=moment):
                     await self._store.committed()
                     return self._store.get(target.fingerprint) or entry
             except EvictedMeanwhileError:
@@ -291,7 +323,7 @@ class Filler:
             self._store.space.release(charge)
             return self._broken(body.info, error)
         entry = dataclasses.replace(
-            self._new_entry(target, body.info, PACKED, asked_at_ns),
+            self.new_entry(target, body.info, PACKED, asked_at_ns),
             place=packed_place(segment, offset),
             present=1,
             charge_bytes=charge,
@@ -354,12 +386,12 @@ class Filler:
         block: int,
         body: Body,
         *,
-        new_since: int | None = None,
+        new_since: tuple[int, int] | None = None,
     ) -> bool:
         """Write and publish one block; False if there is no room for it.
 
         *new_since*: the entry is not published yet, and may not be if its object was evicted on
-        request after so many such requests.
+        request, or written here, after that moment.
         """
         charge = disk.rounded(len(memoryview(body.data)))
         if not self._may_reserve(charge):
@@ -395,7 +427,8 @@ class Filler:
         self._store.publish(updated, charge, validity, is_new=is_new)
         return True
 
-    def _new_entry(self, target: Target, info: ObjectInfo, kind: int, asked_at_ns: int) -> Entry:
+    def new_entry(self, target: Target, info: ObjectInfo, kind: int, asked_at_ns: int) -> Entry:
+        """Return an entry of a new generation, without bytes."""
         return Entry(
             fingerprint=target.fingerprint,
             uri=target.uri,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import secrets
 from typing import TYPE_CHECKING
 
 from forebayd.cache.fill import Uncached
 from forebayd.errors import CacheFullError, InvalidPathError, ObjectNotFoundError
+from forebayd.spool.uploader import mapped
 from forebayd.store import disk
 
 if TYPE_CHECKING:
     from forebayd.cache.eviction import Evictor
     from forebayd.cache.fill import Filler
     from forebayd.cache.origins import Origins, Target
+    from forebayd.cache.written import Written
+    from forebayd.store.rows import Entry
     from forebayd.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,11 +27,19 @@ log = logging.getLogger(__name__)
 class LeaseKeeper:
     """Makes leases, and takes back those whose holder is gone."""
 
-    def __init__(self, store: Store, filler: Filler, evictor: Evictor, origins: Origins) -> None:
+    def __init__(
+        self,
+        store: Store,
+        filler: Filler,
+        evictor: Evictor,
+        origins: Origins,
+        written: Written,
+    ) -> None:
         self._store = store
         self._filler = filler
         self._evictor = evictor
         self._origins = origins
+        self._written = written
         self._making: set[str] = set()
 
     async def take(self, target: Target) -> tuple[str, str]:
@@ -59,7 +72,7 @@ class LeaseKeeper:
                 return name
         found = False
         prefix = target.uri.rstrip("/") + "/"
-        async for page in target.origin.driver.list(prefix, recursive=True):
+        async for page in self._written.pages(self._origins.target(prefix), recursive=True):
             for info in page.objects:
                 parts = [_file_name(part) for part in info.uri[len(prefix) :].split("/")]
                 await self._add(lease, "/".join([name, *parts]), self._origins.target(info.uri))
@@ -77,6 +90,9 @@ class LeaseKeeper:
             entry = self._store.get(target.fingerprint)
             if entry is None or not entry.is_complete:
                 continue
+            if entry.is_pending:
+                await self._add_pending(lease, name, entry)
+                return
             if not entry.is_packed:
                 self._store.lease_add(lease, name, entry, None)
                 return
@@ -97,6 +113,24 @@ class LeaseKeeper:
             f"{target.uri} does not fit into the cache (limit {self._store.space.max_bytes} bytes, "
             "less what is pinned or handed out): raise --max-bytes"
         )
+
+    async def _add_pending(self, lease: str, name: str, entry: Entry) -> None:
+        """Copy what is still the spool's: in its file more follows the object's bytes."""
+        size = disk.rounded(entry.size_bytes)
+        fd = self._store.blobs.duplicate(entry.generation)
+        try:
+            if not self._evictor.make_room(size):
+                raise CacheFullError(f"no room for a local copy of {entry.uri}")
+            self._store.space.reserve(size)
+            try:
+                with mapped(fd, 0, entry.size_bytes) as data:
+                    await asyncio.to_thread(self._store.leases.write, lease, name, data)
+            except OSError as error:
+                self._store.space.release(size)
+                raise CacheFullError(f"no local copy of {entry.uri}: {error.strerror}") from error
+            self._store.lease_copied(size)
+        finally:
+            os.close(fd)
 
     def release(self, lease: str) -> None:
         """Take a lease back; one that is unknown (already swept) is no error."""

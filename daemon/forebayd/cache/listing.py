@@ -40,6 +40,7 @@ class Listings:
     def __init__(self, folder: Path, size_limit_bytes: int, statistics: Statistics) -> None:
         self._statistics = statistics
         self._flights = Flights()
+        self._is_empty = False
         self._forgotten = 0  # times; an answer that was asked for before the last is not kept
         self._memory = diskcache.Cache(
             str(folder / layout.META),
@@ -120,8 +121,11 @@ class Listings:
     def forget(self) -> None:
         """Forget everything: after an evict, the origin is asked."""
         self._forgotten += 1
+        if self._is_empty:
+            return
         try:
             self._memory.clear()
+            self._is_empty = True
         except (sqlite3.Error, OSError, diskcache.Timeout) as error:
             self._broken(error)
 
@@ -138,6 +142,7 @@ class Listings:
     def _set(self, key: str, value: Any, age_s: float) -> None:
         if age_s <= 0:
             return
+        self._is_empty = False
         try:
             self._memory.set(key, {"until": time.time() + age_s, "value": value}, expire=age_s)
         except (sqlite3.Error, OSError, diskcache.Timeout) as error:

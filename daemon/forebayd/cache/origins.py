@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from forebay_protos import layout, uris
 from forebayd.config import OriginConfig
-from forebayd.errors import InvalidPathError
+from forebayd.errors import AccessDeniedError, InvalidPathError
 from forebayd.origin.build import build
 from forebayd.origin.fallback import Fallback
 
@@ -42,7 +42,9 @@ class Origins:
     def __init__(self, configs: Iterable[OriginConfig], cache_id: str, observer: Observer) -> None:
         """Build every origin; nothing is connected before its first request."""
         drivers = [(config, build(config, observer)) for config in configs]
-        drivers.append((OriginConfig(prefix="", driver="fsspec"), Fallback(observer)))
+        drivers.append(
+            (OriginConfig(prefix="", driver="fsspec", write_mode="read_only"), Fallback(observer))
+        )
         self._handles = {
             config.prefix: OriginHandle(
                 config, driver, layout.fingerprint_key(cache_id, config.identity)
@@ -59,6 +61,15 @@ class Origins:
         assert found is not None  # noqa: S101  # the fallback serves the rest
         canonical, _, handle = found
         return Target(canonical, layout.fingerprint(handle.key, canonical), handle)
+
+    @staticmethod
+    def check_writable(target: Target) -> None:
+        """Raise AccessDeniedError if nothing may be written there."""
+        if target.origin.config.write_mode == "read_only":
+            raise AccessDeniedError(
+                f"{target.uri}: this origin is read-only: to write there, give the configuration "
+                f"an [[origin]] with its prefix and write_mode = 'write_back'"
+            )
 
     def rows(self) -> tuple[layout.OriginRow, ...]:
         """Return what clients must know."""

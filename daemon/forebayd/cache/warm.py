@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from forebayd.cache.fill import Filler
-    from forebayd.cache.listing import Listings
     from forebayd.cache.origins import Origins, Target
+    from forebayd.cache.written import Written
 
 _OBJECTS_AT_ONCE = 64
 _PROGRESS_S = 0.2
@@ -38,9 +38,9 @@ class Progress:
 class Warmer:
     """One warm: objects by name, or all below a prefix."""
 
-    def __init__(self, filler: Filler, listings: Listings, origins: Origins) -> None:
+    def __init__(self, filler: Filler, written: Written, origins: Origins) -> None:
         self._filler = filler
-        self._listings = listings
+        self._written = written
         self._origins = origins
         self._progress = Progress()
         self._waiting: asyncio.Queue[tuple[str, int | None] | None] = asyncio.Queue(1000)
@@ -82,7 +82,7 @@ class Warmer:
     async def _name_below(self, target: Target) -> None:
         """Name everything below the target, and the object of its own name if there is one."""
         found = False
-        async for page in self._listings.pages(target, recursive=True):
+        async for page in self._written.pages(target, recursive=True):
             for info in page.objects:
                 found = True
                 self._progress.objects_total += 1
@@ -95,7 +95,7 @@ class Warmer:
 
     async def _is_object(self, target: Target) -> bool:
         try:
-            return await self._listings.stat(target) is not None
+            return await self._written.stat(target) is not None
         except DaemonError:
             return False
 

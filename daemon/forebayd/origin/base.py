@@ -1,7 +1,8 @@
 """The interface of an origin, and its values.
 
 Every origin raises only the errors named here: ObjectNotFoundError, AccessDeniedError,
-InvalidPathError, VersionChangedError, OriginUnavailableError (all from ``forebayd.errors``).
+InvalidPathError, VersionChangedError, OriginUnavailableError, UploadGoneError (all from
+``forebayd.errors``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -44,33 +45,12 @@ class Page:
     prefixes: tuple[str, ...]  # URIs that end with "/"; empty in recursive listings
 
 
-class Origin(Protocol):
-    """One place that serves URIs."""
+class Writable(Protocol):
+    """What is written to: one attempt each, for one without an answer may still take effect."""
 
-    async def head(self, uri: str) -> ObjectInfo:
-        """Return what the origin says of *uri* now."""
-
-    async def get_range(
-        self, uri: str, start: int, end: int, *, version: str | None = None
-    ) -> Body:
-        """Return the bytes [start, min(end, size)) and the object's info, in one request.
-
-        *start* 0 works for any object, the empty one included; a *start* at or beyond the end gives
-        no bytes. With *version*, VersionChangedError is raised unless the object still has it
-        (``If-Match`` where the origin knows it). A body of another length than its headers
-        promise is never returned.
-        """
-
-    def list(self, prefix: str, *, recursive: bool) -> AsyncIterator[Page]:
-        """Yield pages of what lies below *prefix*, a URI: "a/b" lists "a/b/", never "a/bc".
-
-        A folder's marker object (the prefix itself with "/") is left out. A missing prefix
-        gives no entries; a missing bucket raises ObjectNotFoundError.
-        """
-
-    # --- writing: one attempt each, for an attempt without an answer may still take effect -------
-
-    can_upload_parts: bool
+    @property
+    def can_upload_parts(self) -> bool:
+        """Whether the calls for parts work."""
 
     async def put(self, uri: str, data: Buffer, *, expected: str | None = None) -> ObjectInfo:
         """Write an object whole, or not at all; returns what it is now.
@@ -105,6 +85,31 @@ class Origin(Protocol):
         """Write *source* to *target*, both of this origin, at the origin; returns the target.
 
         Raises ObjectNotFoundError.
+        """
+
+
+class Origin(Writable, Protocol):
+    """One place that serves URIs."""
+
+    async def head(self, uri: str) -> ObjectInfo:
+        """Return what the origin says of *uri* now."""
+
+    async def get_range(
+        self, uri: str, start: int, end: int, *, version: str | None = None
+    ) -> Body:
+        """Return the bytes [start, min(end, size)) and the object's info, in one request.
+
+        *start* 0 works for any object, the empty one included; a *start* at or beyond the end gives
+        no bytes. With *version*, VersionChangedError is raised unless the object still has it
+        (``If-Match`` where the origin knows it). A body of another length than its headers
+        promise is never returned.
+        """
+
+    def list(self, prefix: str, *, recursive: bool) -> AsyncIterator[Page]:
+        """Yield pages of what lies below *prefix*, a URI: "a/b" lists "a/b/", never "a/bc".
+
+        A folder's marker object (the prefix itself with "/") is left out. A missing prefix
+        gives no entries; a missing bucket raises ObjectNotFoundError.
         """
 
     async def close(self) -> None:

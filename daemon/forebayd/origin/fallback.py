@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from forebayd.errors import InvalidPathError
 from forebayd.origin.build import build, fallback
+from forebayd.origin.writes import Call, WritesAround
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from forebayd.origin.base import Body, ObjectInfo, Origin, Page
+    from forebayd.origin.base import Body, ObjectInfo, Origin, Page, Writable
     from forebayd.origin.observed import Observer
 
+T = TypeVar("T")
 
-class Fallback:
+
+class Fallback(WritesAround):
     """An origin that passes each URI to one of its scheme."""
+
+    can_upload_parts = False  # not every scheme's origin can
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -44,6 +49,14 @@ class Fallback:
     async def list(self, prefix: str, *, recursive: bool) -> AsyncIterator[Page]:
         async for page in self._of(prefix).list(prefix, recursive=recursive):
             yield page
+
+    async def copy(self, source: str, target: str) -> ObjectInfo:
+        if self._of(source) is not self._of(target):
+            raise InvalidPathError(f"{source} cannot be copied to another origin, {target}")
+        return await super().copy(source, target)
+
+    async def _around(self, call: Call, request: Callable[[Writable], Awaitable[T]]) -> T:
+        return await request(self._of(call.uri))
 
     async def close(self) -> None:
         for origin in self._by_prefix.values():

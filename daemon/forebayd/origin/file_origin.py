@@ -7,6 +7,7 @@ written meanwhile is an error to try again, a file that is replaced stays the on
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,14 @@ from forebayd.errors import (
     ObjectNotFoundError,
     VersionChangedError,
 )
+from forebayd.origin import file_writes
 from forebayd.origin.base import Body, ObjectInfo, Page
 from forebayd.origin.driver import TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Buffer
 
     from forebayd.config import OriginConfig
 
@@ -38,10 +42,14 @@ _THREADS = 16
 class FileDriver:
     """The files of this machine."""
 
+    can_upload_parts = True
+
     def __init__(self, config: OriginConfig) -> None:
-        self._threads = ThreadPoolExecutor(
-            min(_THREADS, config.max_requests), thread_name_prefix="file-origin"
-        )
+        threads = min(_THREADS, config.max_requests)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="file-origin")
+        # Their own: slow writes keep no reader waiting.
+        self._writers = ThreadPoolExecutor(threads, thread_name_prefix="file-origin-write")
+        self._uploads = file_writes.Uploads()
 
     async def head(self, uri: str) -> ObjectInfo:
         return await self._run(uri, lambda: _head(uri))
@@ -57,13 +65,57 @@ class FileDriver:
         folders = token if isinstance(token, tuple) else (prefix.rstrip("/") + "/",)
         return await self._run(prefix, lambda: _page(folders, recursive))
 
+    async def put(self, uri: str, data: Buffer, *, expected: str | None = None) -> ObjectInfo:
+        view = memoryview(data).cast("B")
+        return _info(
+            uri, await self._write(uri, lambda path: file_writes.put(path, view, expected))
+        )
+
+    async def begin_upload(self, uri: str) -> str:
+        return await self._write(uri, self._uploads.begin)
+
+    async def put_part(self, uri: str, upload: str, number: int, data: Buffer) -> str:
+        view = memoryview(data).cast("B")
+        return await self._write(
+            uri, lambda path: self._uploads.put_part(path, upload, number, view)
+        )
+
+    async def parts(self, uri: str, upload: str) -> dict[int, tuple[str, int]]:
+        return await self._write(uri, lambda path: self._uploads.parts(path, upload))
+
+    async def complete_upload(self, uri: str, upload: str, tags: Sequence[str]) -> ObjectInfo:
+        return _info(
+            uri, await self._write(uri, lambda path: self._uploads.complete(path, upload, tags))
+        )
+
+    async def abort_upload(self, uri: str, upload: str) -> None:
+        await self._write(uri, lambda path: self._uploads.abort(path, upload))
+
+    async def delete(self, uri: str) -> None:
+        await self._write(uri, file_writes.delete)
+
+    async def copy(self, source: str, target: str) -> ObjectInfo:
+        await self.head(source)  # whose error names the source
+        status = await self._write(target, lambda path: file_writes.copy(_path(source), path))
+        return _info(target, status)
+
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._writers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, uri: str, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except OSError as error:
+            raise _translated(uri, error) from error
+
+    async def _write(self, uri: str, work: Callable[[Path], T]) -> T:
+        path = file_writes.target(uri, _path(uri))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writers, work, path)
+        except OSError as error:
+            if isinstance(error, IsADirectoryError):
+                raise InvalidPathError(f"{uri}: a folder has this name") from error
             raise _translated(uri, error) from error
 
 
@@ -78,8 +130,7 @@ def _path(uri: str) -> Path:
 def _info(uri: str, status: os.stat_result) -> ObjectInfo:
     if not stat.S_ISREG(status.st_mode):
         raise ObjectNotFoundError(f"{uri} is not a file")
-    version = f"{status.st_size}-{status.st_mtime_ns}"
-    return ObjectInfo(uri, status.st_size, version, status.st_mtime)
+    return ObjectInfo(uri, status.st_size, file_writes.version_of(status), status.st_mtime)
 
 
 def _head(uri: str) -> ObjectInfo:
@@ -126,7 +177,7 @@ def _page(folders: tuple[str, ...], recursive: bool) -> tuple[Page, tuple[str, .
         try:
             with os.scandir(_path(folder)) as entries:
                 for entry in entries:
-                    if _is_unnameable(entry.name):
+                    if _is_unnameable(entry.name) or file_writes.is_ours(entry.name):
                         continue
                     if entry.is_dir():
                         found.append(f"{folder}{entry.name}/")
@@ -155,7 +206,9 @@ def _translated(uri: str, error: OSError) -> DaemonError:
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return ObjectNotFoundError(f"{uri}: no such file")
     if isinstance(error, PermissionError):
-        return AccessDeniedError(f"{uri}: the daemon's user may not read it")
+        return AccessDeniedError(f"{uri}: the daemon's user has no right to it")
+    if error.errno == errno.EROFS:
+        return AccessDeniedError(f"{uri}: the file system cannot be written")
     if error.errno is not None and "name too long" in str(error).lower():
         return InvalidPathError(f"{uri[:200]}…: a file name is too long")
     return TransientError(str(error))

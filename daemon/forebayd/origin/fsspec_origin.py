@@ -1,12 +1,15 @@
 """Every other scheme, by its fsspec filesystem, in threads.
 
 The version is the ETag where the filesystem tells one, else size and modification time. Filesystems
-take no ``If-Match``: the object is looked at before and after the read instead.
+take no ``If-Match``: the object is looked at before and after the read instead, and before a
+write.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -23,11 +26,13 @@ from forebayd.errors import (
     OriginUnavailableError,
     VersionChangedError,
 )
-from forebayd.origin.base import Body, ObjectInfo, Page
+from forebayd.origin.base import ABSENT, Body, ObjectInfo, Page
 from forebayd.origin.driver import TransientError, failure_of_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Buffer
 
     from forebayd.config import OriginConfig
 
@@ -35,17 +40,21 @@ T = TypeVar("T")
 
 _THREADS = 16
 _PAGE_ENTRIES = 5000
+_WRITE_BYTES = 1 << 20
 _TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified")
 
 
 class FsspecDriver:
     """The objects of one fsspec filesystem, which is made when first asked."""
 
+    can_upload_parts = False
+
     def __init__(self, config: OriginConfig) -> None:
         self._scheme = config.prefix.partition("://")[0]
-        self._threads = ThreadPoolExecutor(
-            min(_THREADS, config.max_requests), thread_name_prefix=f"{self._scheme}-origin"
-        )
+        threads = min(_THREADS, config.max_requests)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"{self._scheme}-origin")
+        # Their own: slow writes keep no reader waiting.
+        self._writers = ThreadPoolExecutor(threads, thread_name_prefix=f"{self._scheme}-write")
 
     async def head(self, uri: str) -> ObjectInfo:
         return await self._run(uri, lambda: self._head(uri))
@@ -61,8 +70,43 @@ class FsspecDriver:
         folders = token if isinstance(token, tuple) else (prefix.rstrip("/") + "/",)
         return await self._run(prefix, lambda: self._page(folders, recursive))
 
+    async def put(self, uri: str, data: Buffer, *, expected: str | None = None) -> ObjectInfo:
+        view = memoryview(data).cast("B")
+        return await self._write(uri, lambda: self._put(uri, view, expected))
+
+    async def begin_upload(self, uri: str) -> str:
+        raise self._no_parts(uri)
+
+    async def put_part(self, uri: str, upload: str, number: int, data: Buffer) -> str:
+        raise self._no_parts(uri)
+
+    async def parts(self, uri: str, upload: str) -> dict[int, tuple[str, int]]:
+        raise self._no_parts(uri)
+
+    async def complete_upload(self, uri: str, upload: str, tags: Sequence[str]) -> ObjectInfo:
+        raise self._no_parts(uri)
+
+    async def abort_upload(self, uri: str, upload: str) -> None:
+        raise self._no_parts(uri)
+
+    async def delete(self, uri: str) -> None:
+        def delete() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._filesystem.rm_file(uri)
+
+        await self._write(uri, delete)
+
+    async def copy(self, source: str, target: str) -> ObjectInfo:
+        def copy() -> ObjectInfo:
+            self._filesystem.cp_file(source, target)
+            return self._head(target)
+
+        await self.head(source)  # whose error names the source
+        return await self._write(target, copy)
+
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._writers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     @cached_property
     def _filesystem(self) -> Any:  # fsspec ships no types
@@ -80,6 +124,19 @@ class FsspecDriver:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except Exception as error:
             raise _translated(uri, error) from error
+
+    async def _write(self, uri: str, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writers, work)
+        except NotImplementedError as error:
+            raise AccessDeniedError(f"{uri}: {self._scheme}:// cannot be written") from error
+        except Exception as error:
+            if getattr(error, "errno", None) == errno.EROFS:
+                raise AccessDeniedError(f"{uri}: {self._scheme}:// cannot be written") from error
+            raise _translated(uri, error) from error
+
+    def _no_parts(self, uri: str) -> OriginUnavailableError:
+        return OriginUnavailableError(f"{uri}: {self._scheme}:// takes no uploads in parts")
 
     def _head(self, uri: str) -> ObjectInfo:
         facts = self._filesystem.info(uri)
@@ -102,6 +159,35 @@ class FsspecDriver:
         if self._head(uri).version != info.version:
             raise TransientError("the object was written while it was read")
         return Body(info, data)
+
+    def _put(self, uri: str, data: memoryview, expected: str | None) -> ObjectInfo:
+        if expected is not None:
+            try:
+                version = self._head(uri).version
+            except (FileNotFoundError, ObjectNotFoundError):
+                version = ABSENT
+            if version != expected:
+                raise VersionChangedError(f"{uri} is now {version or 'gone'}, not {expected}")
+        file = self._open(uri)
+        try:
+            for start in range(0, data.nbytes, _WRITE_BYTES):
+                file.write(data[start : start + _WRITE_BYTES])
+        except BaseException:
+            # Closing would make an object of what is there.
+            file.closed = True
+            with contextlib.suppress(Exception):
+                file.discard()
+            raise
+        file.close()
+        return self._head(uri)
+
+    def _open(self, uri: str) -> Any:
+        """Return a new file (fsspec has no types), in a folder made for it if it must be."""
+        try:
+            return self._filesystem.open(uri, "wb")
+        except FileNotFoundError:
+            self._filesystem.makedirs(self._filesystem._parent(uri), exist_ok=True)
+            return self._filesystem.open(uri, "wb")
 
     def _page(
         self, folders: tuple[str, ...], recursive: bool

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from forebay_protos import cache_pb2
 from forebayd.errors import DaemonError
+from forebayd.origin.writes import Call, WritesAround
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
-    from forebayd.origin.base import Body, ObjectInfo, Page
+    from forebayd.origin.base import Body, ObjectInfo, Page, Writable
     from forebayd.origin.driver import Driver
 
 T = TypeVar("T")
@@ -29,7 +30,11 @@ class Observer(Protocol):
         size_bytes: int,
         error_kind: str | None,
     ) -> None:
-        """One attempt ended. *operation*: head, get or list; *error_kind*: a name of ErrorKind."""
+        """One attempt ended, which got or sent so many bytes.
+
+        *operation*: head, get, list, put, begin, put_part, parts, complete, abort, delete or copy;
+        *error_kind*: a name of ErrorKind.
+        """
 
     def request_retried(self, origin_prefix: str, operation: str) -> None:
         """A failed attempt will be followed by another."""
@@ -52,13 +57,17 @@ class Unobserved:
         pass
 
 
-class Observed:
+class Observed(WritesAround):
     """A driver that tells an observer of every request; it is itself a driver."""
 
     def __init__(self, driver: Driver, observer: Observer, *, prefix: str) -> None:
         self._driver = driver
         self._observer = observer
         self._prefix = prefix
+
+    @property
+    def can_upload_parts(self) -> bool:
+        return self._driver.can_upload_parts
 
     async def head(self, uri: str) -> ObjectInfo:
         return await self._measured("head", self._driver.head(uri))
@@ -78,13 +87,16 @@ class Observed:
     async def close(self) -> None:
         await self._driver.close()
 
-    async def _measured(self, operation: str, request: Awaitable[T]) -> T:
+    async def _around(self, call: Call, request: Callable[[Writable], Awaitable[T]]) -> T:
+        return await self._measured(call.operation, request(self._driver), call.size_bytes)
+
+    async def _measured(self, operation: str, request: Awaitable[T], sent_bytes: int = 0) -> T:
         began = time.perf_counter()
         size_bytes, error_kind = 0, None
         try:
             result = await request
             data = getattr(result, "data", b"")  # a Body's
-            size_bytes = len(data)
+            size_bytes = sent_bytes or len(data)
         except DaemonError as error:
             error_kind = cache_pb2.ErrorKind.Name(error.kind)
             raise

@@ -1,8 +1,8 @@
 """S3 by obstore: one lean GET per range, no HEAD before it, the bytes handed on without a copy.
 
 Keys that obstore would alter ("//", "." and ".." components, a "/" at either end, control
-characters) and listings, in which it drops the "/" at the end of a key, go through
-:class:`~forebayd.origin.s3fs_origin.S3fsDriver`, built when first needed.
+characters), listings, in which it drops the "/" at the end of a key, and all that writes go
+through :class:`~forebayd.origin.s3fs_origin.S3fsDriver`, built when first needed.
 """
 
 from __future__ import annotations
@@ -11,30 +11,36 @@ import asyncio
 import re
 from datetime import timedelta
 from posixpath import splitext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from obstore import exceptions as obstore_errors
-from obstore import get_async, head_async
+from obstore import get_async, head_async, put_async
 from obstore.store import S3Store
 
 from forebayd.errors import (
     DaemonError,
     InvalidPathError,
+    ObjectNotFoundError,
     OriginUnavailableError,
     VersionChangedError,
 )
 from forebayd.origin import credentials, s3_names
-from forebayd.origin.base import Body, ObjectInfo
+from forebayd.origin.base import ABSENT, Body, ObjectInfo
 from forebayd.origin.driver import TransientError, failure_of_status
+from forebayd.origin.writes import Call, WritesAround
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta
+    from collections.abc import Awaitable, Callable
+
+    from obstore import GetOptions, ObjectMeta, PutMode
     from obstore.store import ClientConfig, S3Config
     from typing_extensions import Buffer
 
     from forebayd.config import OriginConfig
-    from forebayd.origin.base import Page
+    from forebayd.origin.base import Page, Writable
     from forebayd.origin.s3fs_origin import S3fsDriver
+
+T = TypeVar("T")
 
 # An empty, "." or ".." component, or an ASCII control character: obstore refuses or alters these.
 _INEXACT = re.compile(r"(?:^|/)\.{0,2}(?:/|\Z)|[\x00-\x1f\x7f]")
@@ -54,8 +60,10 @@ def is_exact(key: str) -> bool:
     return _INEXACT.search(key) is None
 
 
-class ObstoreDriver:
+class ObstoreDriver(WritesAround):
     """The objects of one S3 endpoint; a store per bucket, made when first asked."""
+
+    can_upload_parts = True
 
     def __init__(self, config: OriginConfig) -> None:
         self._config = config
@@ -118,6 +126,36 @@ class ObstoreDriver:
         self, prefix: str, *, recursive: bool, token: object | None
     ) -> tuple[Page, object | None]:
         return await self._exact().page(prefix, recursive=recursive, token=token)
+
+    async def put(self, uri: str, data: Buffer, *, expected: str | None = None) -> ObjectInfo:
+        """As the contract has it; a sixth of the CPU that aiobotocore takes for a small object."""
+        bucket, key = s3_names.split(uri)
+        size_bytes = memoryview(data).nbytes
+        if not is_exact(key) or not size_bytes:
+            return await super().put(uri, data, expected=expected)
+        store = self._stores.get(bucket) or await self._open(bucket)
+        mode: PutMode = "overwrite"
+        if expected is not None:
+            # Without the quotes: Ceph knows it only so, and AWS takes either.
+            mode = "create" if expected == ABSENT else {"e_tag": expected}
+        try:
+            result = await put_async(store, key, data, mode=mode, use_multipart=False)
+        except obstore_errors.AlreadyExistsError as error:
+            raise VersionChangedError(f"{uri} exists already") from error
+        except Exception as error:
+            translated = _translated(uri, error)
+            if (
+                expected
+                and isinstance(translated, ObjectNotFoundError)
+                and "bucket" not in str(translated)
+            ):
+                raise VersionChangedError(f"{uri} is gone, no longer {expected}") from error
+            raise translated from error
+        version = s3_names.version_of(result["e_tag"], size_bytes, 0.0)
+        return ObjectInfo(uri, size_bytes, version, None)
+
+    async def _around(self, call: Call, request: Callable[[Writable], Awaitable[T]]) -> T:
+        return await request(self._exact())
 
     async def close(self) -> None:
         self._stores.clear()

@@ -1,7 +1,9 @@
 """More than one attempt: exponential backoff with full jitter, within a deadline.
 
 Only TransientError is tried again (500, 502, 503 SlowDown, resets, short and stalled bodies,
-timeouts): what the origin denies, lacks or has changed stays so.
+timeouts): what the origin denies, lacks or has changed stays so. Of what writes, only what may be
+done twice is; for the rest, whoever has the bytes must look first what an attempt without an answer
+has done.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from forebayd.errors import OriginUnavailableError
 from forebayd.origin.driver import TransientError
+from forebayd.origin.writes import ABORT, COMPLETE, COPY, DELETE, PARTS, Call, WritesAround
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from forebayd.origin.base import Body, ObjectInfo, Page
+    from forebayd.origin.base import Body, ObjectInfo, Page, Writable
     from forebayd.origin.driver import Driver
     from forebayd.origin.observed import Observer
 
@@ -26,9 +29,12 @@ T = TypeVar("T")
 
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 5.0
+_REPEATABLE = (PARTS, ABORT, DELETE)
+_SLOWEST_BYTES_PER_S = 1 << 20  # a body has the deadline's time, and this much more
+_AT_THE_ORIGIN_S = 3600.0  # copying may be a matter of terabytes
 
 
-class Retrying:
+class Retrying(WritesAround):
     """A driver that tries again; it is itself a driver."""
 
     def __init__(
@@ -54,6 +60,10 @@ class Retrying:
         self._jitter = jitter
         self._clock = clock
 
+    @property
+    def can_upload_parts(self) -> bool:
+        return self._driver.can_upload_parts
+
     async def head(self, uri: str) -> ObjectInfo:
         return await self._try("head", uri, lambda: self._driver.head(uri))
 
@@ -73,6 +83,19 @@ class Retrying:
 
     async def close(self) -> None:
         await self._driver.close()
+
+    async def _around(self, call: Call, request: Callable[[Writable], Awaitable[T]]) -> T:
+        if call.operation in _REPEATABLE:
+            return await self._try(call.operation, call.uri, lambda: request(self._driver))
+        seconds = self._deadline_s + call.size_bytes / _SLOWEST_BYTES_PER_S
+        if call.operation in (COPY, COMPLETE):
+            seconds = max(seconds, _AT_THE_ORIGIN_S)
+        try:
+            return await within(seconds, request(self._driver))
+        except asyncio.TimeoutError as error:
+            raise TransientError(
+                f"{call.uri}: no answer from {self._endpoint} in {seconds:.1f} s"
+            ) from error
 
     async def _try(self, operation: str, uri: str, request: Callable[[], Awaitable[T]]) -> T:
         """Return what the first attempt that works returns. Raises OriginUnavailableError."""

@@ -9,16 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from forebayd.errors import (
-    DaemonError,
-    InvalidPathError,
-    ObjectNotFoundError,
-    OriginUnavailableError,
-    VersionChangedError,
-)
-from forebayd.origin import credentials, s3_listing, s3_names
+from forebayd.errors import VersionChangedError
+from forebayd.origin import credentials, s3_errors, s3_listing, s3_names
 from forebayd.origin.base import Body, ObjectInfo, Page
-from forebayd.origin.driver import TransientError, failure_of_status
+from forebayd.origin.driver import TransientError
+from forebayd.origin.s3_writes import S3Writes
 
 if TYPE_CHECKING:
     from forebayd.config import OriginConfig
@@ -26,7 +21,7 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = 5.0
 
 
-class S3fsDriver:
+class S3fsDriver(S3Writes):
     """The objects of one S3 endpoint."""
 
     def __init__(self, config: OriginConfig) -> None:
@@ -40,7 +35,7 @@ class S3fsDriver:
         try:
             answer = await client.head_object(Bucket=bucket, Key=key)
         except Exception as error:
-            raise _translated(uri, error) from error
+            raise s3_errors.translated(uri, error) from error
         return _info(uri, answer, answer["ContentLength"])
 
     async def get_range(
@@ -58,9 +53,9 @@ class S3fsDriver:
             async with answer["Body"] as stream:
                 data: bytes = await stream.read()
         except Exception as error:
-            if _status(error) == 416:
+            if s3_errors.status_of(error) == 416:
                 return await self._nothing(uri, version)
-            raise _translated(uri, error) from error
+            raise s3_errors.translated(uri, error) from error
         # "bytes 0-9/100"; absent when the server sent the whole object.
         content_range = answer.get("ContentRange")
         size_bytes = (
@@ -94,7 +89,7 @@ class S3fsDriver:
             answer = await client.list_objects_v2(**wanted)
             listing: s3_listing.Listing = answer[s3_listing.RESULT]
         except Exception as error:
-            raise _translated(prefix, error) from error
+            raise s3_errors.translated(prefix, error) from error
         objects = tuple(
             ObjectInfo(
                 base + entry.key,
@@ -129,6 +124,8 @@ class S3fsDriver:
     async def _make(self) -> Any:
         from s3fs import S3FileSystem  # type: ignore[import-untyped]  # ships no stubs
 
+        from forebayd.origin import s3_signing
+
         config = self._config
         filesystem = S3FileSystem(
             asynchronous=True,
@@ -143,16 +140,18 @@ class S3fsDriver:
             config_kwargs={
                 "connect_timeout": min(_CONNECT_TIMEOUT_S, config.request_timeout_s),
                 "read_timeout": config.request_timeout_s,
-                "max_pool_connections": config.max_requests,
+                "max_pool_connections": 2 * config.max_requests,  # reads and writes
                 "retries": {"max_attempts": 0},  # attempts are the wrapper's affair
                 "s3": {"addressing_style": config.addressing},
+                **s3_signing.options(),
             },
         )
         try:
             client = await filesystem.set_session()
         except Exception as error:
-            raise _translated(config.prefix, error) from error
+            raise s3_errors.translated(config.prefix, error) from error
         s3_listing.install(client)
+        s3_signing.install(client)
         return filesystem
 
 
@@ -161,49 +160,3 @@ def _info(uri: str, answer: dict[str, Any], size_bytes: int) -> ObjectInfo:
     return ObjectInfo(
         uri, size_bytes, s3_names.version_of(answer.get("ETag"), size_bytes, modified), modified
     )
-
-
-def _status(error: Exception) -> int | None:
-    """Return the HTTP status that botocore keeps in its ClientError."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return None
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status if isinstance(status, int) else None
-
-
-def _translated(uri: str, error: Exception) -> Exception:
-    """Return our error for one of botocore's or aiohttp's."""
-    from aiohttp import ClientError as HttpError
-    from botocore import exceptions as botocore_errors  # type: ignore[import-untyped]  # ships no stubs
-    from botocore.parsers import (  # type: ignore[import-untyped]  # ships no stubs
-        ResponseParserError,
-    )
-
-    if isinstance(error, DaemonError):
-        return error
-    status = _status(error)
-    if status is not None:
-        response: dict[str, Any] = error.response  # type: ignore[attr-defined]  # _status saw it
-        return failure_of_status(uri, status, str(response.get("Error", {}).get("Code", "")))
-    if isinstance(error, botocore_errors.NoCredentialsError | botocore_errors.ProfileNotFound):
-        return failure_of_status(uri, 401, str(error))
-    if isinstance(error, botocore_errors.ParamValidationError):
-        # A bucket name that S3 does not allow, so that none can exist.
-        if "bucket name" in str(error):
-            return ObjectNotFoundError(f"{uri}: no such bucket: {error}")
-        return InvalidPathError(f"{uri!r} cannot be asked of S3: {error}")
-    transient = (
-        botocore_errors.HTTPClientError,
-        botocore_errors.ConnectionError,
-        botocore_errors.IncompleteReadError,
-        ResponseParserError,
-        HttpError,
-        OSError,
-        asyncio.TimeoutError,
-    )
-    if isinstance(error, transient):
-        return TransientError(f"{type(error).__name__}: {error}")
-    if isinstance(error, ValueError):
-        return InvalidPathError(f"{uri!r} cannot be asked of S3: {error}")
-    return OriginUnavailableError(f"{uri}: {type(error).__name__}: {error}")

@@ -36,6 +36,15 @@ class Blobs:
         self._keep(generation, fd)
         os.ftruncate(fd, size_bytes)
 
+    def adopt(self, generation: int, path: Path) -> None:
+        """Make a file of the spool the blob, by another name for it; what follows the object's
+        bytes in it is cut off by ``trim``. Raises OSError."""
+        os.link(path, f"{self._folder}/{layout.blob_name(generation)}")
+
+    def trim(self, generation: int, size_bytes: int) -> None:
+        """Cut an adopted file to the object's bytes; it is nobody else's now."""
+        os.truncate(self.path(generation), size_bytes)
+
     def _keep(self, generation: int, fd: int) -> None:
         self._files[generation] = fd
         if len(self._files) > _OPEN_FILES:

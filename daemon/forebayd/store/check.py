@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from forebay_protos import layout
-from forebayd.store import disk, recovery
+from forebayd.store import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,10 +80,14 @@ def _check_entry(store: Store, entry: Entry, report: Report, *, repair: bool) ->
         if not path.exists():
             report.add(f"{name}: blob {path.name} is missing", mend)
             return
-        if path.stat().st_size != entry.size_bytes:
+        if entry.is_pending:  # its file, with a trailer, and its room are the spool's
+            is_whole = path.stat().st_size >= entry.size_bytes
+        else:
+            is_whole = path.stat().st_size == entry.size_bytes
+        if not is_whole:
             report.add(f"{name}: blob is {path.stat().st_size} bytes, not {entry.size_bytes}", mend)
             return
-        charge = sum(length for _, length in recovery.present_extents(entry))
+        charge = 0 if entry.is_pending else store.charge_of(entry)
         if charge != entry.charge_bytes:
             report.add(f"{name}: charged {entry.charge_bytes} bytes, its blocks are {charge}", mend)
             return

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from typing_extensions import Buffer
+
 _GRACE_S = 60.0  # between the daemon's reply and the holder's flock
 _FOLDER_MODE = 0o2750
 _FILES = "files"
@@ -62,7 +64,7 @@ class Leases:
         self.generations[generation] += 1
         os.link(blob, self._place(lease, name))
 
-    def write(self, lease: str, name: str, data: bytes) -> None:
+    def write(self, lease: str, name: str, data: Buffer) -> None:
         """Write a copy. Raises OSError."""
         place = self._place(lease, name)
         fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o440)

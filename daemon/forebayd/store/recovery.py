@@ -165,9 +165,9 @@ def _tidy_blobs(catalogue: Catalogue, table: Table, blobs: Blobs, *, can_punch: 
         if entry is None or entry.generation != generation:
             blobs.remove(generation, punch=can_punch)
             settled.append(generation)
-        elif entry.is_complete:
+        elif entry.is_complete and not entry.is_pending:
             settled.append(generation)
-        elif not can_punch or not blobs.path(generation).exists():
+        elif entry.is_pending or not can_punch or not blobs.path(generation).exists():
             # What an unpublished block has taken cannot be given back alone.
             table.clear(fingerprint)
             dropped.append(entry)

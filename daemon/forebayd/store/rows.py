@@ -20,6 +20,7 @@ from forebay_protos.table import (
 # generation, place, size, charge, validated_at_ns, modified, flags, block_shift, lengths of
 # version, uri and bitmap
 _ROW = struct.Struct("<QQQQQdIIHHI")
+PENDING = "pending-"  # begins the version of an object that is not yet in its origin
 _NO_TIME = float("-inf")
 
 
@@ -43,6 +44,11 @@ class Entry:
     @property
     def is_packed(self) -> bool:
         return bool(self.flags & PACKED)
+
+    @property
+    def is_pending(self) -> bool:
+        """Its bytes are the spool's: the origin does not have them yet."""
+        return self.version.startswith(PENDING)
 
     @property
     def is_pinned(self) -> bool:

@@ -1,6 +1,7 @@
 """The ledger of disk space: what is used, what is promised, and the limit for both.
 
-``used + reserved + overhead <= max_bytes`` at every instant. Overhead is everything in the folder
+``used + reserved + spool + overhead <= max_bytes`` at every instant. Spool is what staged files may
+take and committed writes do. Overhead is everything in the folder
 that is not an object: catalogue, table, counters, folders, and a margin for their growth between
 two looks. Pure arithmetic; the caller measures and evicts.
 """
@@ -18,6 +19,7 @@ class Space:
     overhead_bytes: int = 0
     used_bytes: int = 0
     reserved_bytes: int = 0
+    spool_bytes: int = 0
 
     @property
     def for_objects_bytes(self) -> int:
@@ -26,7 +28,8 @@ class Space:
 
     def lacking(self, size_bytes: int) -> int:
         """Return how many bytes must be evicted before *size_bytes* can be reserved."""
-        free = self.for_objects_bytes - self.used_bytes - self.reserved_bytes
+        taken = self.used_bytes + self.reserved_bytes + self.spool_bytes
+        free = self.for_objects_bytes - taken
         return max(0, size_bytes - free)
 
     def reserve(self, size_bytes: int) -> None:

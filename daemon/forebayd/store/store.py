@@ -25,6 +25,7 @@ from forebayd.store.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from forebay_protos.layout import Attachment
     from forebayd.store.folder import CacheFolder
@@ -137,7 +138,8 @@ class Store:
         self.object_count += is_new
         self.space.use(charge_bytes)
         self._puts[entry.fingerprint] = (entry, validity)
-        if not entry.is_packed and entry.is_complete:
+        # A file that is the spool's too is for the next start to drop, and to be shown anew.
+        if not entry.is_packed and entry.is_complete and not entry.is_pending:
             self._settled.append(entry.generation)
         if not self._commit_scheduled:
             self._commit_scheduled = True
@@ -223,6 +225,46 @@ class Store:
         """Tell clients how to hit (``attach.json``)."""
         self.attachment = attachment
         write_atomically(self.path / layout.ATTACH, attachment.to_json())
+
+    # --- what this node wrote ----------------------------------------------------------------
+
+    def adopt(self, entry: Entry, path: Path, validity: tuple[int, int]) -> None:
+        """Show a file of the spool, whose room is the spool's, as a complete object.
+
+        Raises OSError. One transaction, before the file: a start drops such entries anyway, and
+        the record, which comes last, is all that clients see.
+        """
+        self.changes += 1
+        self.object_count += 1
+        try:
+            self.catalogue.commit(
+                puts=[entry],
+                meta=self._totals(),
+                unsettled={entry.generation: entry.fingerprint},
+            )
+        except OSError:
+            self.object_count -= 1
+            raise
+        try:
+            self.blobs.adopt(entry.generation, path)
+        except OSError:
+            self.remove([entry])
+            raise
+        self.put_record(entry, validity)
+
+    @staticmethod
+    def charge_of(entry: Entry) -> int:
+        """Return what the present blocks of a blob count as."""
+        return sum(length for _, length in recovery.present_extents(entry))
+
+    def own(self, entry: Entry, charge_bytes: int, validity: tuple[int, int]) -> None:
+        """Keep an adopted object under its origin's version: the spool has let go of its file.
+
+        *charge_bytes* were reserved.
+        """
+        self.blobs.trim(entry.generation, entry.size_bytes)
+        owned = dataclasses.replace(entry, charge_bytes=charge_bytes)
+        self.publish(owned, charge_bytes, validity, is_new=False)
 
     # --- changes of entries that stay --------------------------------------------------------
 
@@ -364,8 +406,12 @@ class Store:
             self.leases.link(lease, name, self.blobs.path(entry.generation), entry.generation)
         else:
             self.leases.write(lease, name, copy)
-            self.space.use(disk.rounded(len(copy)))
-            self._lease_bytes += disk.rounded(len(copy))
+            self.lease_copied(disk.rounded(len(copy)))
+
+    def lease_copied(self, size_bytes: int) -> None:
+        """Count a copy in a lease, for which space was reserved."""
+        self.space.use(size_bytes)
+        self._lease_bytes += size_bytes
 
     def lease_release(self, lease: str) -> None:
         """Remove a lease and free what only it held."""
@@ -405,7 +451,7 @@ class Store:
         self.catalogue.commit(meta=self._totals())
 
     def is_pinned_or_leased(self, entry: Entry) -> bool:
-        return entry.is_pinned or self.leases.holds(entry.generation)
+        return entry.is_pinned or entry.is_pending or self.leases.holds(entry.generation)
 
     def sync(self) -> None:
         """Bring everything to the disk, for a clean shutdown."""

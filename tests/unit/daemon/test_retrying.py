@@ -11,8 +11,10 @@ import pytest
 from forebayd.errors import (
     AccessDeniedError,
     DaemonError,
+    InvalidPathError,
     ObjectNotFoundError,
     OriginUnavailableError,
+    UploadGoneError,
     VersionChangedError,
 )
 from forebayd.origin.base import Body, ObjectInfo, Page
@@ -20,6 +22,7 @@ from forebayd.origin.driver import TransientError, failure_of_status
 from forebayd.origin.limited import Limited
 from forebayd.origin.observed import Unobserved
 from forebayd.origin.retrying import Retrying
+from forebayd.origin.writes import WritesAround
 
 if TYPE_CHECKING:
     from forebayd.origin.base import Origin
@@ -28,8 +31,10 @@ INFO = ObjectInfo("s3://b/k", 3, "v", None)
 
 
 @dataclass
-class Scripted:
+class Scripted(WritesAround):
     """A driver that fails as told, then answers."""
+
+    can_upload_parts = True
 
     failures: list[Exception]
     calls: int = 0
@@ -191,10 +196,14 @@ def test_no_more_requests_at_once_than_allowed() -> None:
     [
         (400, "AuthorizationHeaderMalformed", OriginUnavailableError),
         (400, "RequestTimeout", TransientError),
+        (400, "KeyTooLongError", InvalidPathError),
         (401, "", AccessDeniedError),
         (403, "SignatureDoesNotMatch", AccessDeniedError),
         (404, "NoSuchBucket", ObjectNotFoundError),
+        (404, "NoSuchUpload", UploadGoneError),
         (408, "", TransientError),
+        (409, "OperationAborted", TransientError),
+        (409, "BucketNotEmpty", OriginUnavailableError),
         (412, "", VersionChangedError),
         (429, "", TransientError),
         (500, "", TransientError),
@@ -207,4 +216,8 @@ def test_statuses_mean_what_can_be_done(status: int, detail: str, kind: type[Dae
     error = failure_of_status("s3://b/k", status, detail)
 
     assert type(error) is kind
-    assert detail in str(error) or kind in (ObjectNotFoundError, VersionChangedError)
+    assert detail in str(error) or kind in (
+        ObjectNotFoundError,
+        UploadGoneError,
+        VersionChangedError,
+    )

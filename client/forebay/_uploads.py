@@ -1,0 +1,117 @@
+"""Writes that are on their way from this node to the origins: waiting for them, looking, deciding."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from forebay._errors import (
+    DaemonUnavailableError,
+    DeadlineExceededError,
+    ForebayError,
+    UploadFailedError,
+)
+from forebay._values import FlushProgress, Upload
+from forebay_protos import cache_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from forebay._channel import Channel
+
+_NAMED = 5  # failed uploads in the text of an error
+_QUICK_TIMEOUT_S = 2.0
+
+
+def flush(
+    channel: Channel,
+    prefixes: Sequence[str],
+    timeout_s: float | None,
+    down_timeout_s: float,
+    progress: Callable[[FlushProgress], object] | None,
+) -> None:
+    """Wait until what was written below *prefixes*, or everything, is in the origins.
+
+    Raises UploadFailedError, or DeadlineExceededError after *timeout_s*. A daemon that is down is
+    waited for *down_timeout_s* if there is no deadline.
+    """
+    request = pb.FlushRequest(prefixes=prefixes)
+    last: pb.FlushReply | None = None
+    has_deadline = timeout_s is not None
+    limit_s = down_timeout_s if timeout_s is None else timeout_s
+    try:
+        for reply in channel.stream("Flush", lambda: request, limit_s, has_deadline=has_deadline):
+            last = reply
+            if progress is not None:
+                progress(
+                    FlushProgress(
+                        reply.uploads_left,
+                        reply.bytes_left,
+                        reply.uploads_total,
+                        reply.bytes_total,
+                    )
+                )
+    except DeadlineExceededError as error:
+        if last is None or timeout_s is None:
+            raise
+        raise DeadlineExceededError(
+            f"{last.uploads_left} uploads with {last.bytes_left} bytes are left after "
+            f"{timeout_s:g} s: they go on, and `forebay uploads` lists them"
+        ) from error
+    if last is not None and last.failed:
+        failed = tuple(map(Upload.from_reply, last.failed))
+        raise UploadFailedError(_failure_text(failed), failed)
+
+
+def _failure_text(failed: Sequence[Upload]) -> str:
+    named = [
+        f"{upload.path} ({upload.last_error or f'blocked by {upload.blocked_by}'})"
+        for upload in failed[:_NAMED]
+    ]
+    if len(failed) > _NAMED:
+        named.append(f"and {len(failed) - _NAMED} more")
+    return (
+        f"{len(failed)} uploads have failed for good: {', '.join(named)}; their bytes are kept: "
+        "see `forebay uploads`, which retries or discards them"
+    )
+
+
+def ask(channel: Channel, timeout_s: float) -> tuple[list[Upload], bool]:
+    """Return what is under way, in order, and whether somebody should look at it."""
+    reply = channel.call("Uploads", pb.UploadsRequest(), timeout_s)
+    return [Upload.from_reply(upload) for upload in reply.uploads], reply.is_overdue
+
+
+def settle(channel: Channel, ids: Sequence[str], timeout_s: float, *, discard: bool) -> int:
+    """Retry or discard these uploads, or all that failed; returns how many."""
+    request = pb.SettleRequest(ids=ids, discard=discard)
+    return int(channel.call("Settle", request, timeout_s).settled)
+
+
+def patiently(channel: Channel, method: str, request: Any, timeout_s: float) -> Any:
+    """Make a call that may have to wait for uploads: the deadline starts anew as they get on.
+
+    The call is made again, so *request* names an operation that is done once.
+    """
+    deadline = time.monotonic() + timeout_s
+    known: object = None
+    while True:
+        try:
+            # In two halves at least, to see what happens between them.
+            return channel.call(method, request, timeout_s / 2)
+        except (DeadlineExceededError, DaemonUnavailableError):
+            now = _snapshot(channel)
+            if known is not None and now is not None and now != known:
+                deadline = time.monotonic() + timeout_s
+            elif time.monotonic() >= deadline - 0.01 * timeout_s:
+                raise
+            known = now or known
+
+
+def _snapshot(channel: Channel) -> object:
+    """Return something that changes as uploads get on, None if the daemon is not there."""
+    try:
+        reply = channel.call("Uploads", pb.UploadsRequest(), _QUICK_TIMEOUT_S, wait=False)
+    except ForebayError:
+        return None
+    return [(upload.id, upload.uploaded_bytes) for upload in reply.uploads]

@@ -1,0 +1,251 @@
+"""What this node has written, as its readers see it before the origin has it.
+
+A file of the spool is shown as a cached object by a hard link, complete, for as long as it takes to
+upload it; then the cache keeps it under the origin's version. What is removed is hidden at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from forebay_protos import spool
+from forebay_protos.table import BLOB, NEVER_STALE
+from forebayd.errors import CacheFullError, ObjectNotFoundError, VersionChangedError
+from forebayd.origin.base import ObjectInfo, Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from forebayd.cache.eviction import Evictor
+    from forebayd.cache.fill import Filler
+    from forebayd.cache.listing import Listings
+    from forebayd.cache.origins import Origins, Target
+    from forebayd.spool.order import Order, Upload
+    from forebayd.store.catalogue import Catalogue
+    from forebayd.store.rows import Entry
+    from forebayd.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_NEVER = (NEVER_STALE, 2**32 - 1)
+
+
+class Written:
+    """The pending writes over the cache and the origins."""
+
+    def __init__(
+        self,
+        order: Order,
+        store: Store,
+        filler: Filler,
+        evictor: Evictor,
+        listings: Listings,
+        origins: Origins,
+    ) -> None:
+        self._order = order
+        self._store = store
+        self._filler = filler
+        self._evictor = evictor
+        self._listings = listings
+        self._origins = origins
+
+    # --- what the spool tells ----------------------------------------------------------------
+
+    def written(self, upload: Upload) -> None:
+        """Show a put, hide what a remove removes."""
+        target = self._origins.target(upload.uri)
+        if upload.is_barrier:
+            self._hide(upload, target)
+        elif self._order.seen(upload.origin, target.uri) is upload:
+            try:
+                self._show(upload, target)
+            except OSError as error:
+                # The spool has the bytes: the next reader has this tried again.
+                log.error("a write cannot be shown", exc_info=error, extra={"uri": target.uri})
+
+    def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
+        """Keep what was uploaded under its origin's version; forget what was known before."""
+        self._listings.forget()
+        if upload.is_through or info is None:
+            names = [name for name in (upload.trailer.uri, upload.trailer.target) if name]
+            for name in names if upload.is_through else ():
+                self._drop(self._origins.target(name))
+            return
+        target = self._origins.target(upload.uri)
+        entry = self._store.get(target.fingerprint)
+        if entry is None or entry.version != upload.pending_version:
+            return
+        try:
+            self._own(target, entry, info)
+        except OSError as error:
+            log.error("a write is not kept", exc_info=error, extra={"uri": target.uri})
+            self._drop(target)
+
+    def discarded(self, upload: Upload) -> None:
+        """Show again what the origin has."""
+        self._listings.forget()
+        if not upload.is_barrier:
+            self._drop(self._origins.target(upload.uri))
+
+    def check_base(self, target: Target, trailer: spool.Trailer) -> None:
+        """Raise VersionChangedError if an append is not to what readers see now."""
+        seen = self._order.seen(target.origin.config.prefix, target.uri)
+        if seen is None:
+            return  # the origin decides
+        version = "" if seen.is_barrier else seen.pending_version
+        if trailer.base_version != version:
+            raise VersionChangedError(f"{target.uri} has been written meanwhile")
+
+    # --- the cache ---------------------------------------------------------------------------
+
+    def _hide(self, upload: Upload, target: Target) -> None:
+        self._drop(target)
+        if upload.trailer.kind == spool.REMOVE_TREE:
+            self._filler.evicting(target.uri)
+            below = list(self._store.catalogue.below(target.uri.rstrip("/") + "/"))
+            if below:
+                self._evictor.remove(below, "removed")
+
+    def _drop(self, target: Target) -> Entry | None:
+        """Take out what is cached, and return it; what is being filled is asked for again."""
+        self._filler.changing(target.uri)
+        old = self._store.get(target.fingerprint)
+        if old is not None:
+            self._evictor.remove([old], "overwritten")
+        return old
+
+    def _show(self, upload: Upload, target: Target) -> None:
+        assert upload.path is not None  # noqa: S101  # a journaled put has bytes
+        known = self._drop(target)
+        if known is not None and not known.is_pending:
+            upload.known_version = known.version
+        entry = self._filler.new_entry(
+            target,
+            ObjectInfo(
+                target.uri,
+                upload.trailer.size_bytes,
+                upload.pending_version,
+                upload.committed_at,
+            ),
+            BLOB,
+            time.time_ns(),
+        )
+        entry = dataclasses.replace(entry, present=(1 << entry.block_count) - 1)
+        self._store.adopt(entry, upload.path, _NEVER)
+
+    def _own(self, target: Target, entry: Entry, info: ObjectInfo) -> None:
+        charge_bytes = self._store.charge_of(entry)
+        if info.size_bytes != entry.size_bytes or not self._evictor.make_room(charge_bytes):
+            self._drop(target)
+            return
+        self._store.space.reserve(charge_bytes)
+        owned = dataclasses.replace(
+            entry,
+            version=info.version,
+            modified=info.modified if info.modified is not None else entry.modified,
+            validated_at_ns=time.time_ns(),
+        )
+        self._store.own(owned, charge_bytes, self._filler.validity(target, owned))
+
+    # --- readers -----------------------------------------------------------------------------
+
+    def entry(self, target: Target) -> Entry | None:
+        """Return the entry of an object whose write is pending; None if none is.
+
+        Raises ObjectNotFoundError if it was removed, CacheFullError if it cannot be shown.
+        """
+        upload = self._order.seen(target.origin.config.prefix, target.uri)
+        if upload is None:
+            return None
+        if upload.is_barrier:
+            raise ObjectNotFoundError(f"{target.uri}: removed on this node")
+        entry = self._store.get(target.fingerprint)
+        if entry is None or entry.version != upload.pending_version:
+            try:
+                self._show(upload, target)
+            except OSError as error:
+                raise CacheFullError(f"{target.uri} cannot be shown: {error}") from error
+            entry = self._store.get(target.fingerprint)
+        return entry
+
+    async def stat(self, target: Target, *, fresh: bool = False) -> ObjectInfo | None:
+        """Return the object's info, or None if the name is only a prefix.
+
+        Raises ObjectNotFoundError if it is neither.
+        """
+        upload = self._order.seen(target.origin.config.prefix, target.uri)
+        if upload is not None and not upload.is_barrier:
+            return _info(upload)
+        try:
+            if upload is not None:
+                raise ObjectNotFoundError(f"{target.uri}: removed on this node")
+            return await self._listings.stat(target, fresh=fresh)
+        except ObjectNotFoundError:
+            folder = target.uri.rstrip("/") + "/"
+            if any(True for _ in self._order.below(target.origin.config.prefix, folder)):
+                return None
+            raise
+
+    async def pages(self, target: Target, *, recursive: bool) -> AsyncIterator[Page]:
+        """Yield the origin's listing with what is pending in it, and without what is removed."""
+        prefix, folder = target.origin.config.prefix, target.uri.rstrip("/") + "/"
+        ours = {upload.uri: _info(upload) for upload in self._order.below(prefix, folder)}
+        if not ours and not self._order.hides_any(prefix):
+            async for page in self._listings.pages(target, recursive=recursive):
+                yield page
+            return
+        known: set[str] = set()
+        try:
+            async for page in self._listings.pages(target, recursive=recursive):
+                objects = tuple(
+                    ours.pop(info.uri, info)
+                    for info in page.objects
+                    if info.uri in ours or not self._is_hidden(prefix, info.uri)
+                )
+                prefixes = tuple(
+                    name
+                    for name in page.prefixes
+                    if not self._is_hidden(prefix, name.rstrip("/"))
+                    or any(uri.startswith(name) for uri in ours)
+                )
+                known.update(prefixes)
+                yield Page(objects, prefixes)
+        except ObjectNotFoundError:
+            if not ours:
+                raise
+        rest = [
+            info for uri, info in sorted(ours.items()) if recursive or "/" not in uri[len(folder) :]
+        ]
+        folders = {
+            folder + uri[len(folder) :].partition("/")[0] + "/"
+            for uri in ours
+            if not recursive and "/" in uri[len(folder) :]
+        }
+        yield Page(tuple(rest), tuple(sorted(folders - known)))
+
+    def _is_hidden(self, prefix: str, uri: str) -> bool:
+        upload = self._order.seen(prefix, uri)
+        return upload is not None and upload.is_barrier
+
+
+def _info(upload: Upload) -> ObjectInfo:
+    return ObjectInfo(
+        upload.uri, upload.trailer.size_bytes, upload.pending_version, upload.committed_at
+    )
+
+
+class CatalogueMemory:
+    """Finished operations, in the catalogue: after kill -9 they are there, and after a power loss
+    nobody is left who would ask."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def load(self) -> list[str]:
+        return list(self._catalogue.meta("operations", []))
+
+    def save(self, operations: list[str]) -> None:
+        self._catalogue.commit(meta={"operations": operations})

@@ -1,0 +1,563 @@
+"""The spool: takes writes, answers for them, and brings them to their origins, in order.
+
+A commit is: trailer read, renamed into the order, folder fsynced, shown to readers, answered. What
+fails for a while is tried again for ever; what fails for good stays until the operator decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import random
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forebay_protos import spool
+from forebayd.errors import (
+    DaemonError,
+    InvalidPathError,
+    ObjectNotFoundError,
+    OriginUnavailableError,
+    UploadGoneError,
+    VersionChangedError,
+)
+from forebayd.origin.driver import TransientError
+from forebayd.spool.order import FAILED, UPLOADING, WAITING, Upload
+from forebayd.spool.uploader import opened
+from forebayd.store import disk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from pathlib import Path
+
+    from forebayd.cache.origins import Origins, Target
+    from forebayd.origin.base import ObjectInfo
+    from forebayd.spool.journal import Journal
+    from forebayd.spool.order import Order
+    from forebayd.spool.staging import Staged, Staging
+    from forebayd.spool.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_LONGEST_SUSPICION_S = 5.0  # of an origin: then one write tries it
+_LOOK_S = 0.1
+_CALM_S = 0.1  # without a commit
+_GATHER_S = 0.01  # files to remove with one fsync
+_COMPLAIN_S = 60.0
+_PROGRESS_S = 0.2
+# Finished operations, for commits that are repeated: within a run, and after one that ended before
+# it could answer.
+_REMEMBERED, _REMEMBERED_DURABLY = 10_000, 256
+
+
+class Shown(Protocol):
+    """What the cache does so that the node's readers see what was written."""
+
+    def written(self, upload: Upload) -> None:
+        """Show the bytes of a write that is durable now, or hide what it removes."""
+
+    def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
+        """The origin has it, and the journal no longer."""
+
+    def discarded(self, upload: Upload) -> None:
+        """It is not going to be: show what the origin has."""
+
+    def check_base(self, target: Target, trailer: spool.Trailer) -> None:
+        """Raise VersionChangedError if an append is not to what readers see now."""
+
+
+class Memory(Protocol):
+    """A memory of finished operations that outlives the daemon."""
+
+    def load(self) -> list[str]: ...
+
+    def save(self, operations: list[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a flush."""
+
+    uploads_left: int
+    bytes_left: int
+    uploads_total: int
+    bytes_total: int
+    failed: list[Upload]
+
+
+class Spool:
+    """Acknowledged writes. One event loop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        staging: Staging,
+        order: Order,
+        uploader: Uploader,
+        origins: Origins,
+        shown: Shown,
+        memory: Memory,
+        *,
+        uploads_at_once: int,
+        max_age_s: float,
+    ) -> None:
+        self.journal = journal
+        self.staging = staging
+        self.order = order
+        self._uploader = uploader
+        self._origins = origins
+        self._shown = shown
+        self._memory = memory
+        self._uploads_at_once = uploads_at_once
+        self._max_age_s = max_age_s
+        self._done: OrderedDict[str, str] = OrderedDict.fromkeys(memory.load(), "")
+        self._under_way: dict[str, asyncio.Task[str]] = {}  # commits, by operation
+        self._running: dict[Upload, asyncio.Task[None]] = {}
+        self._suspects: dict[str, tuple[float, float]] = {}  # origin: (when to ask, pause)
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._leaving: list[tuple[Upload, ObjectInfo | None]] = []
+        self._removing: asyncio.Task[None] | None = None
+        self._complain_at = 0.0
+        self._committed_at = 0.0  # monotonic
+        self.uploads_done = 0
+        self.uploaded_bytes = 0
+
+    def recover(self) -> None:
+        """Take up what earlier daemons have acknowledged, before anybody is answered."""
+        for name, trailer, committed_at in self.journal.read():
+            trailer = self._canonical(trailer)
+            prefix = self._origins.target(trailer.uri).origin.config.prefix
+            path = self.journal.file(name)
+            upload = Upload(name, trailer, prefix, path, committed_at=committed_at)
+            upload.charge_bytes = disk.allocated_bytes(path)
+            self.staging.charge(upload.charge_bytes)
+            needless = self.order.add(upload)
+            if needless is not None:
+                needless.superseded_by = upload
+                self._leave(needless)
+        for upload in self.order:
+            self._shown.written(upload)
+        if len(self.order):
+            log.info("writes of an earlier run are uploaded", extra={"uploads": len(self.order)})
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._dispatch())
+
+    # --- taking writes -----------------------------------------------------------------------
+
+    def check_writable(self, uri: str, *, is_prefix: bool = False) -> Target:
+        """Return the target of a write. Raises InvalidPathError, AccessDeniedError."""
+        target = self._origins.target(uri)
+        self._origins.check_writable(target)
+        key = target.uri.partition("://")[2]
+        if not is_prefix and (key.endswith("/") or not key.partition("/")[2]):
+            raise InvalidPathError(f"{uri} names no object: write a name after the last '/'")
+        return target
+
+    def canonical(self, uri: str) -> str:
+        """Return a URI as uploads are known by it. Raises InvalidPathError."""
+        return self._origins.target(uri).uri
+
+    def _canonical(self, trailer: spool.Trailer) -> spool.Trailer:
+        uri = self.canonical(trailer.uri)
+        target = self.canonical(trailer.target) if trailer.target else ""
+        if (uri, target) == (trailer.uri, trailer.target):
+            return trailer
+        return dataclasses.replace(trailer, uri=uri, target=target)
+
+    def known(self, operation: str) -> str | None:
+        """Return the version that an operation ended with ("" if it was not waited for), or None
+        if it is not known to have been taken."""
+        if operation in self._done:
+            return self._done[operation]
+        upload = self.order.by_operation(operation)
+        return "" if upload is not None and not upload.is_through else None
+
+    async def commit(self, file: str, operation: str) -> str:
+        """Make a staged file a write; returns the origin's version if that was waited for."""
+        return await self._once(operation, lambda: self._commit(file, operation))
+
+    async def _once(self, operation: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        """Do *work* for an operation unless that was done, or is being done, already."""
+        if operation in self._done:
+            return self._done[operation]
+        running = self._under_way.get(operation)
+        if running is None:
+            if self.order.by_operation(operation) is not None:
+                return ""  # journaled by an earlier daemon, which died before it answered
+            running = self._under_way[operation] = asyncio.create_task(work())
+            running.add_done_callback(partial(self._answered, operation))
+        # A caller that goes away leaves it running: the call is going to be repeated.
+        return await asyncio.shield(running)
+
+    def _answered(self, operation: str, task: asyncio.Task[str]) -> None:
+        del self._under_way[operation]
+        if not task.cancelled():
+            task.exception()  # seen, also when the caller has gone
+
+    async def _commit(self, file: str, operation: str) -> str:
+        staged = self.staging.get(file)
+        path = self.journal.cache_dir / file
+        try:
+            with opened(path) as fd:
+                trailer = spool.read_trailer(fd)
+        except (OSError, ValueError) as error:
+            raise InvalidPathError(f"{file} cannot be committed: {error}") from error
+        if trailer.operation != operation or trailer.kind not in spool.WITH_BYTES:
+            raise InvalidPathError(f"{file} is {trailer.kind} {trailer.operation}, not {operation}")
+        target = self.check_writable(trailer.uri)
+        trailer = self._canonical(trailer)
+        mode = trailer.mode or target.origin.config.write_mode
+        if staged.stream is not None:
+            parts = staged.stream.upload, await self.staging.send_rest(staged, trailer.size_bytes)
+            return await self._through(trailer, target, staged, path, parts)
+        if trailer.kind == spool.CREATE or mode == "write_through":
+            return await self._through(trailer, target, staged, path, None)
+        if trailer.kind == spool.APPEND:
+            self._shown.check_base(target, trailer)
+        kept_bytes = disk.allocated_bytes(path)
+        name = self.journal.commit(file)
+        self.staging.forget(staged, kept_bytes)
+        upload = Upload(name, trailer, target.origin.config.prefix, self.journal.file(name))
+        await self._enter(upload, kept_bytes)
+        return ""
+
+    async def _enter(self, upload: Upload, charge_bytes: int) -> None:
+        """Take a write whose file has its place; returns when it is durable and shown."""
+        upload.charge_bytes = charge_bytes
+        needless = self.order.add(upload)  # before the wait: who commits later comes later
+        try:
+            await self.journal.durable()
+        except OSError:
+            self._forget(upload)
+            raise
+        self._shown.written(upload)
+        self._committed_at = time.monotonic()
+        if needless is not None:
+            needless.superseded_by = upload
+            self._leave(needless)
+        self._wake.set()
+
+    async def _through(
+        self,
+        trailer: spool.Trailer,
+        target: Target,
+        staged: Staged | None,
+        path: Path | None,
+        parts: tuple[str, list[str]] | None,
+    ) -> str:
+        """Bring a write to the origin while its writer waits, in its order, without a journal.
+
+        The writer is not told that it is done before it is, and may repeat the call: a staged file
+        stays until then. When the writer is gone the file is taken back, which ends the upload.
+        """
+        prefix = target.origin.config.prefix
+        upload = Upload(
+            self.journal.next_name(), trailer, prefix, path, is_through=True, parts=parts
+        )
+        self.order.add(upload)
+        self._wake.set()
+        info = await upload.done
+        version = info.version if info else ""
+        self._remember(trailer.operation, version)
+        if staged is not None:
+            staged.stream = None  # complete: nothing is left to abort
+            self.journal.remove_staged(staged.name)
+            self.staging.forget(staged)
+        return version
+
+    async def change(self, trailer: spool.Trailer) -> None:
+        """Take a remove, which is answered when it is durable, or do a copy or a move."""
+        target = self.check_writable(trailer.uri, is_prefix=trailer.kind == spool.REMOVE_TREE)
+        trailer = self._canonical(trailer)
+        if trailer.kind in (spool.COPY, spool.MOVE):
+            other = self.check_writable(trailer.target)
+            if other.origin is not target.origin:
+                raise InvalidPathError(
+                    f"{trailer.target} is of another origin than {trailer.uri}: read and write it"
+                )
+            await self._once(
+                trailer.operation, lambda: self._through(trailer, target, None, None, None)
+            )
+        else:
+            await self._once(trailer.operation, lambda: self._remove(trailer, target))
+
+    async def _remove(self, trailer: spool.Trailer, target: Target) -> str:
+        await self.staging.reserve(disk.BLOCK)
+        try:
+            staged = await asyncio.to_thread(self.journal.write_staged, trailer)
+            name = self.journal.commit(staged)
+        except OSError:
+            self.staging.release(disk.BLOCK)
+            raise
+        path = self.journal.file(name)
+        upload = Upload(name, trailer, target.origin.config.prefix, path)
+        await self._enter(upload, disk.BLOCK)
+        return ""
+
+    # --- bringing them to the origins --------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                self._start_ready()
+                self._complain()
+            except Exception:
+                log.exception("uploads cannot be started")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _LOOK_S if len(self.order) else None)
+
+    def _start_ready(self) -> None:
+        now = time.monotonic()
+        # Uploads give way to writers, as long as there is room: they share cores and disk.
+        is_calm = now - self._committed_at > _CALM_S or self.staging.is_filling
+        for prefix in self.order.origins():
+            ask_at, _ = self._suspects.get(prefix, (0.0, 0.0))
+            if ask_at > now:
+                continue
+            running = sum(upload.origin == prefix for upload in self._running)
+            # An origin that failed a moment ago is asked by one.
+            room = (self._uploads_at_once if is_calm and not ask_at else 1) - running
+            for upload in self.order.ready(prefix, now):
+                if room <= 0:
+                    break
+                room -= 1
+                upload.state, upload.attempts = UPLOADING, upload.attempts + 1
+                self._running[upload] = asyncio.create_task(self._run(upload))
+
+    async def _run(self, upload: Upload) -> None:
+        origin = self._origins.target(upload.uri).origin.driver
+        try:
+            info = await self._uploader.run(upload, origin)
+            self._suspects.pop(upload.origin, None)
+            self._finish(upload, info)
+        except asyncio.CancelledError:
+            upload.state = WAITING
+            raise
+        except Exception as error:
+            self._fail(upload, error)
+        finally:
+            del self._running[upload]
+            self._wake.set()
+
+    def _fail(self, upload: Upload, error: Exception) -> None:
+        upload.last_error = str(error) or type(error).__name__
+        is_withdrawn = upload.is_through and isinstance(error, FileNotFoundError)
+        if not is_withdrawn and is_transient(error):
+            if not isinstance(error, DaemonError):
+                log.error("an upload failed", exc_info=error, extra={"uri": upload.uri})
+            upload.state = WAITING
+            upload.retry_at = time.monotonic() + _pause(upload.attempts, _LONGEST_PAUSE_S)
+            _, pause_s = self._suspects.get(upload.origin, (0.0, _FIRST_PAUSE_S / 2))
+            pause_s = min(_LONGEST_SUSPICION_S, 2 * pause_s)
+            self._suspects[upload.origin] = time.monotonic() + pause_s, pause_s
+        elif upload.is_through:
+            self.order.remove(upload)
+            if not upload.done.done():
+                upload.done.set_exception(error)
+        else:
+            upload.state = FAILED
+            log.error(
+                "an upload failed for good: see `forebay uploads`",
+                extra={"uri": upload.uri, "reason": upload.last_error},
+            )
+
+    def _finish(self, upload: Upload, info: ObjectInfo | None) -> None:
+        """The origin has it."""
+        self.order.remove(upload)
+        self.uploads_done += 1
+        self.uploaded_bytes += upload.trailer.size_bytes
+        if upload.is_through:
+            self._shown.uploaded(upload, info)
+            if not upload.done.done():
+                upload.done.set_result(info)
+        else:
+            self._remember(upload.trailer.operation, info.version if info else "")
+            self._leave(upload, info)
+
+    def _leave(self, upload: Upload, info: ObjectInfo | None = None) -> None:
+        """Take a write out of the journal, soon; *info* is what it has become at the origin."""
+        self._leaving.append((upload, info))
+        if self._removing is None or self._removing.done():
+            self._removing = asyncio.create_task(self._remove_files())
+
+    async def _remove_files(self) -> None:
+        """Remove the files of writes that are done with, and make that last: what a power loss
+        brought back would be written a second time. Not on the event loop: one takes 200 us."""
+        while self._leaving:
+            await asyncio.sleep(_GATHER_S)
+            leaving, self._leaving = self._leaving, []
+            try:
+                await asyncio.to_thread(self._remove_all, leaving)
+                await self.journal.durable()
+            except OSError as error:
+                log.error("the spool cannot be tidied: %s", error)
+            for upload, info in leaving:
+                self.staging.release(upload.charge_bytes)
+                if info is not None or upload.is_barrier:
+                    # Only now: the cache cuts the trailer off a file that is its own.
+                    self._shown.uploaded(upload, info)
+                if not upload.done.done():
+                    upload.done.set_result(info)
+
+    def _remove_all(self, leaving: list[tuple[Upload, ObjectInfo | None]]) -> None:
+        for upload, _ in leaving:
+            self.journal.remove(upload.name)
+
+    def _forget(self, upload: Upload) -> None:
+        """Drop a write that is not to be: it could not be made durable, or was discarded."""
+        self.order.remove(upload)
+        self._leave(upload)
+
+    def _remember(self, operation: str, version: str) -> None:
+        self._done[operation] = version
+        while len(self._done) > _REMEMBERED:
+            self._done.popitem(last=False)
+        try:
+            self._memory.save(list(self._done)[-_REMEMBERED_DURABLY:])
+        except OSError as error:
+            log.warning("finished writes cannot be noted", extra={"reason": str(error)})
+
+    # --- answers -----------------------------------------------------------------------------
+
+    async def flush(self, matches: Callable[[str], bool]) -> AsyncIterator[Progress]:
+        """Yield the progress of all writes so far that match, until they are done or have failed
+        for good."""
+        everything = list(self.order.matching(matches))
+        total_bytes = sum(upload.trailer.size_bytes for upload in everything)
+        while True:
+            latest = {upload.last().name: upload.last() for upload in everything}
+            left = [upload for upload in latest.values() if not upload.done.done()]
+            stuck = [
+                upload
+                for upload in left
+                if upload.state == FAILED or self.order.culprit(upload) is not None
+            ]
+            bytes_left = sum(u.trailer.size_bytes - u.uploaded_bytes for u in left)
+            is_over = len(stuck) == len(left)
+            failed = stuck if is_over else []
+            yield Progress(len(left), bytes_left, len(everything), total_bytes, failed)
+            if is_over:
+                return
+            await asyncio.wait(
+                [upload.done for upload in left if upload not in stuck],
+                timeout=_PROGRESS_S,
+                return_when=asyncio.FIRST_COMPLETED if len(left) == 1 else asyncio.ALL_COMPLETED,
+            )
+
+    async def settle(self, ids: Iterable[str], *, discard: bool) -> int:
+        """Try failed writes again, or discard writes; all that failed if *ids* names none.
+
+        Raises ObjectNotFoundError for an unknown id.
+        """
+        by_name = {upload.name: upload for upload in self.order}
+        wanted = list(ids) or [u.name for u in by_name.values() if u.state == FAILED]
+        unknown = [name for name in wanted if name not in by_name or by_name[name].is_through]
+        if unknown:
+            raise ObjectNotFoundError(f"no upload has the id {unknown[0]}: see `forebay uploads`")
+        for name in wanted:
+            upload = by_name[name]
+            if discard:
+                await self._discard(upload)
+            else:
+                upload.state = WAITING if upload.state == FAILED else upload.state
+                upload.retry_at = 0.0
+                self._suspects.pop(upload.origin, None)
+        self._wake.set()
+        return len(wanted)
+
+    async def _discard(self, upload: Upload) -> None:
+        running = self._running.get(upload)
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running])
+            if upload.done.done():
+                return  # it was faster
+        log.warning("a write is discarded", extra={"uri": upload.uri})
+        try:
+            await self._uploader.abort(upload, self._origins.target(upload.uri).origin.driver)
+        except DaemonError as error:
+            log.warning("its upload in parts is left behind", extra={"reason": str(error)})
+        self._forget(upload)
+        self._shown.discarded(upload)
+
+    def is_overdue(self) -> bool:
+        """Tell whether somebody should look: a failed write, a damaged one, or one too old."""
+        oldest_s = self.oldest_age_s()
+        return (
+            oldest_s > self._max_age_s
+            or any(upload.state == FAILED for upload in self.order)
+            or bool(self.journal.damaged())
+        )
+
+    def oldest_age_s(self) -> float:
+        return max((time.time() - u.committed_at for u in self.order), default=0.0)
+
+    def _complain(self) -> None:
+        if time.monotonic() < self._complain_at or not len(self.order):
+            return
+        self._complain_at = time.monotonic() + _COMPLAIN_S
+        if self.is_overdue():
+            log.error(
+                "writes are overdue: see `forebay uploads`",
+                extra={"oldest_age_s": round(self.oldest_age_s()), "uploads": len(self.order)},
+            )
+
+    def stats(self) -> dict[str, Any]:
+        """Return the section "spool" of the statistics."""
+        uploads = list(self.order)
+        return {
+            "backlog_uploads": len(uploads),
+            "backlog_bytes": sum(u.trailer.size_bytes - u.uploaded_bytes for u in uploads),
+            "oldest_age_s": self.oldest_age_s(),
+            "uploads_done": self.uploads_done,
+            "uploaded_bytes": self.uploaded_bytes,
+            "uploads_failed": sum(upload.state == FAILED for upload in uploads),
+            "damaged": len(self.journal.damaged()),
+            "spool_used_bytes": self.staging.used_bytes,
+            "spool_max_bytes": self.staging.limit_bytes,
+            "overdue": self.is_overdue(),
+        }
+
+    # --- the end -----------------------------------------------------------------------------
+
+    async def stop(self, grace_s: float) -> None:
+        """Upload what can be in *grace_s*; the rest stays in the journal."""
+        deadline = time.monotonic() + grace_s
+        while len(self.order) and time.monotonic() < deadline:
+            if all(u.state == FAILED or self.order.culprit(u) for u in self.order):
+                break
+            await asyncio.sleep(0.05)
+        tasks = [*self._running.values(), *([self._loop] if self._loop else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._removing is not None:
+            await self._removing
+        if len(self.order):
+            log.warning("writes are left for the next start", extra={"uploads": len(self.order)})
+        self.journal.close()
+
+
+def is_transient(error: Exception) -> bool:
+    """Tell whether another attempt may do. What is not known is: nothing acknowledged is lost."""
+    transient = TransientError | VersionChangedError | UploadGoneError
+    if isinstance(error, transient) or not isinstance(error, DaemonError):
+        return True
+    # The wrapper's, after several attempts.
+    return isinstance(error, OriginUnavailableError) and isinstance(
+        error.__cause__, TransientError | asyncio.TimeoutError
+    )
+
+
+def _pause(attempts: int, longest_s: float) -> float:
+    jitter = 0.5 + random.random() / 2  # noqa: S311  # no secret
+    return jitter * min(longest_s, _FIRST_PAUSE_S * float(2 ** min(attempts, 20)))

@@ -1,0 +1,298 @@
+"""One attempt at one write. What it leaves behind, the next attempt finds and goes on with.
+
+A request that had no answer may still arrive, after later writes of its key even. So a PUT is bound
+to the version that was there before it (``If-Match``, ``If-None-Match``), and an upload in parts,
+which ends with its id, needs no such care: S3 refuses to complete it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import mmap
+import os
+from collections import OrderedDict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from forebay_protos import spool
+from forebayd.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    ObjectNotFoundError,
+    UploadGoneError,
+    VersionChangedError,
+)
+from forebayd.origin.base import ABSENT
+from forebayd.origin.driver import TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Iterator
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+    from forebayd.origin.base import ObjectInfo, Origin
+    from forebayd.spool.journal import Journal
+    from forebayd.spool.order import Upload
+
+_MOST_PARTS = 10_000  # S3's limit
+_REMOVALS_AT_ONCE = 8
+_VERSIONS = 4096
+_ROUNDS = 5  # against others who write the same key
+
+
+class Uploader:
+    """Carries out writes at their origins."""
+
+    def __init__(self, journal: Journal, *, part_bytes: int, parts_at_once: int) -> None:
+        self._journal = journal
+        self._part_bytes = part_bytes
+        self._places = asyncio.Semaphore(parts_at_once)  # of all uploads together
+        self._versions: OrderedDict[str, str] = OrderedDict()  # written last, by URI
+
+    async def run(self, upload: Upload, origin: Origin) -> ObjectInfo | None:
+        """Do what *upload* says; returns what was written, if anything.
+
+        Raises FileNotFoundError if its bytes are gone.
+        """
+        kind, uri = upload.trailer.kind, upload.uri
+        if kind != spool.PUT:
+            self._versions.clear()  # what they do to which keys need not be followed
+        if upload.parts is not None:
+            return await self._complete(upload, *upload.parts, origin)
+        if kind == spool.REMOVE:
+            await origin.delete(uri)
+            return None
+        if kind == spool.REMOVE_TREE:
+            await self._remove_tree(uri, origin)
+            return None
+        if kind in (spool.COPY, spool.MOVE):
+            return await self._copy(upload, origin)
+        assert upload.path is not None  # noqa: S101  # every other kind has bytes
+        with opened(upload.path) as fd:
+            if kind == spool.CREATE:
+                return await self._create(upload, fd, origin)
+            if kind == spool.APPEND:
+                return await self._append(upload, fd, origin)
+            if origin.can_upload_parts and upload.trailer.size_bytes > self._part_bytes:
+                return await self._put_parts(upload, fd, origin)
+            return await self._put(upload, fd, origin)
+
+    # --- whole objects -----------------------------------------------------------------------
+
+    async def _put(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
+        with mapped(fd, 0, upload.trailer.size_bytes) as data:
+            # Most keys are new, or were written or read here: no look before the first try.
+            expected: str | None = self._versions.get(upload.uri) or upload.known_version or ABSENT
+            for _ in range(_ROUNDS):
+                try:
+                    async with self._places:
+                        info = await origin.put(upload.uri, data, expected=expected)
+                except VersionChangedError:
+                    # There is another: of another node, or of an earlier attempt of this write.
+                    expected = await _version(origin, upload.uri)
+                    continue
+                upload.uploaded_bytes = len(data)
+                self._note_version(upload.uri, info.version)
+                return info
+        raise TransientError(f"{upload.uri} changes faster than it can be written")
+
+    def _note_version(self, uri: str, version: str) -> None:
+        self._versions[uri] = version
+        self._versions.move_to_end(uri)
+        if len(self._versions) > _VERSIONS:
+            self._versions.popitem(last=False)
+
+    async def _create(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
+        with mapped(fd, 0, upload.trailer.size_bytes) as data:
+            try:
+                async with self._places:
+                    return await origin.put(upload.uri, data, expected=ABSENT)
+            except VersionChangedError as error:
+                if upload.attempts > 1:
+                    # Was it an earlier attempt, whose answer was lost?
+                    info = await origin.head(upload.uri)
+                    digest = await asyncio.to_thread(_md5, data)
+                    if info.size_bytes == len(data) and info.version == digest:
+                        return info
+                raise AlreadyExistsError(f"{upload.uri} exists already") from error
+
+    async def _append(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
+        """Write the base and what was appended, or what is there by now and what was appended."""
+        with mapped(fd, 0, upload.trailer.size_bytes) as data:
+            for _ in range(_ROUNDS):
+                try:
+                    return await self._append_once(upload, data, origin)
+                except VersionChangedError:  # noqa: PERF203
+                    continue  # others append too
+        raise TransientError(f"{upload.uri} changes faster than it can be appended to")
+
+    async def _append_once(self, upload: Upload, data: memoryview, origin: Origin) -> ObjectInfo:
+        trailer, whole = upload.trailer, data
+        try:
+            there = await origin.head(upload.uri)
+        except ObjectNotFoundError:
+            there = None
+        version = ABSENT if there is None else there.version
+        if version != trailer.base_version and not await self._is_same(data, there, upload):
+            before: Buffer = b""
+            if there is not None:
+                body = await origin.get_range(upload.uri, 0, there.size_bytes, version=version)
+                before = body.data
+            whole = memoryview(b"".join([before, data[trailer.base_bytes :]]))
+        async with self._places:
+            return await origin.put(upload.uri, whole, expected=version)
+
+    async def _is_same(self, data: memoryview, there: ObjectInfo | None, upload: Upload) -> bool:
+        """Tell whether what is there is the base, written by an earlier upload of this node, or
+        already base and suffix, by an attempt whose answer was lost.
+        """
+        base = data[: upload.trailer.base_bytes]
+        if there is None:
+            return not base
+        if there.size_bytes == len(base):
+            return there.version == await asyncio.to_thread(_md5, base)
+        if there.size_bytes == len(data) and upload.attempts > 1:
+            return there.version == await asyncio.to_thread(_md5, data)
+        return False
+
+    # --- parts -------------------------------------------------------------------------------
+
+    async def _put_parts(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
+        size = upload.trailer.size_bytes
+        noted = self._journal.parts(upload.name)
+        there: dict[int, tuple[str, int]] = {}
+        if noted is not None:
+            number, part_bytes = noted
+            try:
+                there = await origin.parts(upload.uri, number)
+            except UploadGoneError:
+                # Completed without an answer, or ended by somebody. To write it again is right
+                # either way: nothing later of this key has been written.
+                noted = None
+        if noted is None:
+            part_bytes = max(self._part_bytes, -(-size // _MOST_PARTS))
+            number = await origin.begin_upload(upload.uri)
+            await asyncio.to_thread(self._journal.remember_parts, upload.name, number, part_bytes)
+        starts = range(0, size, part_bytes)
+        tags = [""] * len(starts)
+        upload.uploaded_bytes = 0
+
+        async def send(index: int, start: int) -> None:
+            length = min(part_bytes, size - start)
+            tag, present = there.get(index + 1, ("", -1))
+            if present != length:
+                async with self._places:
+                    with mapped(fd, start, length) as data:
+                        tag = await origin.put_part(upload.uri, number, index + 1, data)
+            tags[index] = tag
+            upload.uploaded_bytes += length
+
+        try:
+            await gather_all(send(index, start) for index, start in enumerate(starts))
+            info = await origin.complete_upload(upload.uri, number, tags)
+        except UploadGoneError:
+            self._journal.forget_parts(upload.name)  # the next attempt begins a new one
+            raise
+        self._journal.forget_parts(upload.name)
+        return info
+
+    @staticmethod
+    async def _complete(upload: Upload, number: str, tags: list[str], origin: Origin) -> ObjectInfo:
+        try:
+            return await origin.complete_upload(upload.uri, number, tags)
+        except UploadGoneError:
+            if upload.attempts < 2:
+                raise
+            info = await origin.head(upload.uri)  # it may be an earlier attempt's doing
+            if info.size_bytes != upload.trailer.size_bytes:
+                raise
+            return info
+
+    async def abort(self, upload: Upload, origin: Origin) -> None:
+        """Remove what an unfinished upload has left at the origin."""
+        noted = self._journal.parts(upload.name)
+        if noted is not None:
+            await origin.abort_upload(upload.uri, noted[0])
+            self._journal.forget_parts(upload.name)
+
+    # --- without bytes -----------------------------------------------------------------------
+
+    async def _remove_tree(self, uri: str, origin: Origin) -> None:
+        places = asyncio.Semaphore(_REMOVALS_AT_ONCE)
+
+        async def remove(found: str) -> None:
+            async with places:
+                await origin.delete(found)
+
+        try:
+            async for page in origin.list(uri, recursive=True):
+                await gather_all(remove(info.uri) for info in page.objects)
+        except ObjectNotFoundError:
+            return
+        folder = uri.rstrip("/")
+        for name in (folder + "/", folder):  # a folder's marker, and an object of that name
+            await origin.delete(name)
+
+    async def _copy(self, upload: Upload, origin: Origin) -> ObjectInfo | None:
+        trailer = upload.trailer
+        if trailer.uri == trailer.target:
+            return await origin.head(trailer.uri)
+        try:
+            info = await origin.copy(trailer.uri, trailer.target)
+        except ObjectNotFoundError:
+            if trailer.kind == spool.COPY or upload.attempts < 2:
+                raise
+            info = await origin.head(trailer.target)  # moved, by an attempt without an answer
+        if trailer.kind == spool.MOVE:
+            await origin.delete(trailer.uri)
+        return info
+
+
+async def gather_all(requests: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all; when one fails, end the others before its error is raised."""
+    tasks = [asyncio.create_task(request) for request in requests]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _version(origin: Origin, uri: str) -> str | None:
+    """Return what is to be expected at *uri*; None if the origin does not let us look."""
+    try:
+        return (await origin.head(uri)).version
+    except ObjectNotFoundError:
+        return ABSENT
+    except AccessDeniedError:
+        return None  # keys that may only write
+
+
+def _md5(data: memoryview) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def mapped(fd: int, start: int, length: int) -> Iterator[memoryview]:
+    """Lend the bytes of a file that nobody changes, without a copy of them in memory.
+
+    The mapping goes with the last view of it: a request that was cancelled may still hold one.
+    """
+    if not length:
+        yield memoryview(b"")
+        return
+    skipped = start % mmap.ALLOCATIONGRANULARITY
+    mapping = mmap.mmap(fd, length + skipped, prot=mmap.PROT_READ, offset=start - skipped)
+    yield memoryview(mapping)[skipped:]
