@@ -70,6 +70,7 @@ class _Summary:
         self._all: Counter[str] = Counter()
         self._ceph_ran = 0
         self._ceph_skipped = 0  # because there is no Ceph; other reasons do not count
+        self._stress: dict[str, dict[str, object]] = {}  # what ran with full counts
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome: str = report.outcome
@@ -79,6 +80,9 @@ class _Summary:
             if outcome == "failed":
                 outcome = "error"
         self._all[outcome] += 1
+        if "stress" in report.keywords and report.when == "call":
+            seconds = round(report.duration, 1)
+            self._stress[report.nodeid] = {"outcome": outcome, "seconds": seconds}
         if "s3" in report.keywords:
             if outcome != "skipped":
                 self._ceph_ran += 1
@@ -96,12 +100,14 @@ class _Summary:
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if self._is_collecting_only:
             return
-        summary = {
+        summary: dict[str, object] = {
             "python": platform.python_version(),
             "exit_status": int(exitstatus),
             "tests": dict(self._all),
             "ceph": {"ran": self._ceph_ran, "skipped": self._ceph_skipped},
         }
+        if self._stress:
+            summary["stress"] = self._stress
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(summary, indent=2) + "\n")
 

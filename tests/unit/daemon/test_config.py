@@ -112,7 +112,7 @@ def test_endpoint_of_the_environment_and_of_the_flag(monkeypatch: pytest.MonkeyP
     assert config.origins[0].endpoint_url == "http://flag:4"
     assert config.origins[0].region == "here"
     assert config.origins[0].credentials.profile == "ceph"
-    assert config.origins[1] == OriginConfig("file://", driver="fsspec")
+    assert config.origins[1] == OriginConfig("file://", driver="fsspec", write_mode="read_only")
 
 
 def test_origins_of_the_file_keep_their_own_words(toml: Callable[[str], Path]) -> None:
