@@ -170,6 +170,7 @@ def _origins(
 
 def _origin(table: dict[str, object], shared: dict[str, object], source: str) -> OriginConfig:
     where = f"{source}: origin {table.get('prefix', '')}".rstrip()
+    settings.check_words(table, [*_ORIGIN_WORDS, "credentials"], where)
     if "prefix" not in table:
         raise ConfigError(f'{where}: prefix is missing, such as prefix = "s3://"')
     table = dict(table)
@@ -254,6 +255,11 @@ def _check_endpoint(endpoint_url: str, where: str) -> None:
 
 def _check(config: DaemonConfig) -> None:
     """Raise ConfigError for values that are right alone and wrong together."""
+    for prefix, target in config.path_mapping.items():
+        try:
+            uris.canonical(target)
+        except ValueError as error:
+            raise ConfigError(f"path_mapping: {prefix!r} leads to no URI: {error}") from error
     if not config.listen:
         raise ConfigError("listen names no address: give unix:/path/to.sock or host:port")
     for address in config.listen:

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -53,17 +53,24 @@ def parse(
     table: Mapping[str, object], words: Mapping[str, Parser], source: str
 ) -> dict[str, object]:
     """Return *table* with its values parsed. Raises ConfigError for unknown words, bad values."""
+    check_words(table, words, source)
     parsed: dict[str, object] = {}
     for name, value in table.items():
-        if name not in words:
-            near = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(words))}"
-            raise ConfigError(f"{source}: unknown setting {name!r}: {hint}")
         try:
             parsed[name] = words[name](value)
-        except ValueError as error:
+        except ValueError as error:  # noqa: PERF203
             raise ConfigError(f"{source}: {name} = {value!r}: {error}") from error
     return parsed
+
+
+def check_words(table: Mapping[str, object], words: Iterable[str], source: str) -> None:
+    """Raise ConfigError for the first word that is not known, naming the nearest."""
+    known = sorted(words)
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{source}: unknown setting {name!r}: {hint}")
 
 
 def table(value: object, where: str) -> dict[str, object]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TICK_S = 5.0
+_READS = ("head", "get", "list")
 _MINUTE_TICKS = 12
 _GROWTH = 1.25  # of a histogram's buckets: a percentile is exact to a quarter
 _BOUNDS_S = [0.0001 * _GROWTH**i for i in range(64)]
@@ -131,9 +132,13 @@ class Statistics:
         error_kind: str | None,
     ) -> None:
         """One attempt of a request at an origin ended."""
-        self._counts["origin_requests"] += 1
-        self._counts["origin_bytes"] += size_bytes
-        self.origin_latency.observe(seconds)
+        if operation in _READS:
+            self._counts["origin_requests"] += 1
+            self._counts["origin_bytes"] += size_bytes
+            self.origin_latency.observe(seconds)
+        else:
+            self._counts["upload_requests"] += 1
+            self._counts["uploaded_bytes"] += size_bytes
         if error_kind is not None:
             self.errors[error_kind] += 1
 
@@ -208,5 +213,7 @@ def _window(counts: Counter[str]) -> dict[str, Any]:
         "origin_requests": counts["origin_requests"],
         "origin_bytes": counts["origin_bytes"],
         "origin_retries": counts["origin_retries"],
+        "upload_requests": counts["upload_requests"],
+        "uploaded_bytes": counts["uploaded_bytes"],
         "stale_served": counts["stale_served"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -246,6 +247,17 @@ class TestCephByObstore(S3WritingContract):
             with pytest.raises(AccessDeniedError, match="check the credentials"):
                 use()
         assert place.get("k") == b"1"
+
+    def test_parts_are_listed_beyond_a_page(self, place: Place) -> None:
+        upload = Upload(place)
+
+        async def put_all(origin: Origin) -> list[str]:
+            puts = (origin.put_part(upload.uri, upload.id, i, b"1") for i in range(1, 1004))
+            return await asyncio.gather(*puts)
+
+        tags = place.use(put_all)
+
+        assert upload.parts() == {number: (tag, 1) for number, tag in enumerate(tags, 1)}
 
     def test_name_that_is_too_long_is_refused(self, place: Place) -> None:
         with pytest.raises(InvalidPathError, match="InvalidObjectName"):

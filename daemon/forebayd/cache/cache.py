@@ -378,13 +378,15 @@ class Cache:
 
     async def check(self, *, repair: bool) -> check.Report:
         """Compare catalogue, table, files and totals."""
+        self.folder.check_there()
         return await check.check(self.store, repair=repair)
 
     def stats(self) -> dict[str, Any]:
         """Return everything that ``forebay stats`` shows."""
-        space = self.store.space
+        self.folder.check_there()
+        space, snapshot = self.store.space, self.statistics.snapshot()
         return {
-            **self.statistics.snapshot(),
+            **snapshot,
             "version": __version__,
             "pid": os.getpid(),
             "cache_dir": str(self.folder.path),
@@ -395,7 +397,10 @@ class Cache:
             "max_bytes": space.max_bytes,
             "objects": self.store.object_count,
             "pinned_prefixes": sorted(self._pins),
-            "spool": self.spool.stats(),
+            "spool": {
+                **self.spool.stats(),
+                "uploaded_bytes_last_minute": snapshot["last_minute"]["uploaded_bytes"],
+            },
             "leases": len(self.store.leases.names()),
             "fills_in_flight": len(self.filler.flights),
             "deduplicated_fills": self.filler.flights.joined_total,

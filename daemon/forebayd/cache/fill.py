@@ -39,6 +39,7 @@ Filled = TypeVar("Filled")
 
 log = logging.getLogger(__name__)
 
+_FLOOR_WARNING_S = 60.0
 _FLOOR_LOOK_BYTES, _FLOOR_LOOK_S = 64 << 20, 0.2
 _ROUNDS = 5  # an object that is replaced at the origin faster than it can be read
 _CHANGES_REMEMBERED = 65_536
@@ -88,6 +89,7 @@ class Filler:
         self._changed: OrderedDict[str, int] = OrderedDict()  # when, in changes, latest last
         self._forgotten_change = 0
         self.written: Written | None = None  # set once there is one; None: nothing is written
+        self._floor_warned_at = -_FLOOR_WARNING_S
         self._floor_bytes, self._floor_until = 0, 0.0  # to be written, and the time, unlooked
 
     async def ensure(
@@ -234,6 +236,12 @@ class Filler:
         """Reserve space, evicting for it; False if there is none to be had."""
         if not self._is_above_floor(size_bytes):
             self._statistics.count_error("disk_floor")
+            if time.monotonic() > self._floor_warned_at + _FLOOR_WARNING_S:
+                self._floor_warned_at = time.monotonic()
+                log.warning(
+                    "nothing is cached: less than min_free_bytes are free on the disk",
+                    extra={"min_free_bytes": self._min_free_bytes},
+                )
             return False
         if not self._evictor.make_room(size_bytes):
             return False

@@ -111,7 +111,8 @@ class LeaseKeeper:
             return
         raise CacheFullError(
             f"{target.uri} does not fit into the cache (limit {self._store.space.max_bytes} bytes, "
-            "less what is pinned or handed out): raise --max-bytes"
+            "less what is pinned, handed out or being written; min_free_bytes of the disk stay "
+            "free): raise --max-bytes or make room on the disk"
         )
 
     async def _add_pending(self, lease: str, name: str, entry: Entry) -> None:

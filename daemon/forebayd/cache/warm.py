@@ -108,7 +108,10 @@ class Warmer:
             try:
                 entry, _ = await self._filler.ensure(self._origins.target(uri), 0, None)
                 if isinstance(entry, Uncached):
-                    raise DaemonError(f"{uri} does not fit into the cache: raise --max-bytes")
+                    raise DaemonError(
+                        "it does not fit into the cache: raise --max-bytes, or make room on the "
+                        "disk, of which min_free_bytes stay free"
+                    )
             except DaemonError as error:
                 self._progress.objects_failed += 1
                 if self._progress.objects_failed <= _MOST_FAILURES:

@@ -179,13 +179,16 @@ def _page(folders: tuple[str, ...], recursive: bool) -> tuple[Page, tuple[str, .
                 for entry in entries:
                     if _is_unnameable(entry.name) or file_writes.is_ours(entry.name):
                         continue
-                    if entry.is_dir():
-                        found.append(f"{folder}{entry.name}/")
-                        continue
                     try:
-                        objects.append(_info(folder + entry.name, entry.stat()))
+                        if entry.is_dir():
+                            found.append(f"{folder}{entry.name}/")
+                        else:
+                            objects.append(_info(folder + entry.name, entry.stat()))
                     except (FileNotFoundError, ObjectNotFoundError):
                         continue  # gone meanwhile, a dangling link, a socket
+                    except OSError as error:
+                        if error.errno != errno.ELOOP:
+                            raise
         except (FileNotFoundError, NotADirectoryError):
             continue
         if recursive:
@@ -205,6 +208,8 @@ def _is_unnameable(name: str) -> bool:
 def _translated(uri: str, error: OSError) -> DaemonError:
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return ObjectNotFoundError(f"{uri}: no such file")
+    if error.errno == errno.ELOOP:
+        return ObjectNotFoundError(f"{uri}: its links lead in a circle")
     if isinstance(error, PermissionError):
         return AccessDeniedError(f"{uri}: the daemon's user has no right to it")
     if error.errno == errno.EROFS:

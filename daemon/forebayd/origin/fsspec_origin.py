@@ -255,6 +255,12 @@ def _translated(uri: str, error: Exception) -> Exception:
     if isinstance(error, DaemonError):
         return error
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        # HTTPFileSystem says so whatever has failed.
+        cause = error.__cause__ or error.__context__
+        if cause is not None and type(cause).__module__.startswith("aiohttp"):
+            if not isinstance(getattr(cause, "status", None), int):
+                return TransientError(f"{type(cause).__name__}: {cause}")
+            return _translated(uri, cause)
         return ObjectNotFoundError(f"{uri}: no such object")
     if isinstance(error, PermissionError):
         return AccessDeniedError(f"{uri}: the origin refused: {error}")

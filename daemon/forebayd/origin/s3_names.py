@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from forebayd.errors import ObjectNotFoundError
+import re
+
+from forebayd.errors import InvalidPathError, ObjectNotFoundError
+
+_BUCKET = re.compile(r"[A-Za-z0-9._:-]{1,255}")  # of all that S3 and Ceph (tenant:bucket) take
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Return bucket and key of an object. Raises ObjectNotFoundError for a bare bucket."""
+    """Return bucket and key of an object.
+
+    Raises ObjectNotFoundError for a bare bucket, InvalidPathError for a name that none can have.
+    """
     bucket, _, key = uri.partition("://")[2].partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise InvalidPathError(f"{uri!r}: {bucket!r} cannot be a bucket's name")
     if not key:
         raise ObjectNotFoundError(f"{uri} names a bucket, not an object")
     return bucket, key
@@ -17,6 +26,8 @@ def folder(uri: str) -> tuple[str, str, str]:
     """Return bucket, key prefix and the URI up to the key, of a URI that names a folder."""
     head, _, rest = uri.partition("://")
     bucket, _, prefix = rest.partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise InvalidPathError(f"{uri!r}: {bucket!r} cannot be a bucket's name")
     if prefix and not prefix.endswith("/"):
         prefix += "/"
     return bucket, prefix, f"{head}://{bucket}/"

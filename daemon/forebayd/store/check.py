@@ -75,6 +75,10 @@ def _check_entry(store: Store, entry: Entry, report: Report, *, repair: bool) ->
         if not path.exists():
             report.add(f"{name}: segment {path.name} is missing", mend)
             return
+        end = (entry.place & 0xFFFF_FFFF) * disk.BLOCK + entry.size_bytes
+        if path.stat().st_size < end:
+            report.add(f"{name}: segment {path.name} ends before it does", mend)
+            return
     else:
         path = store.blobs.path(entry.generation)
         if not path.exists():

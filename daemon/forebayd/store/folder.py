@@ -18,7 +18,7 @@ import stat
 from pathlib import Path
 
 from forebay_protos import layout
-from forebayd.errors import ConfigError
+from forebayd.errors import ConfigError, DaemonError
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,15 @@ class CacheFolder:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def check_there(self) -> None:
+        """Raise DaemonError if somebody has removed what this daemon works in."""
+        for name in (layout.ID, layout.COUNTERS, layout.SEGMENTS):
+            if not (self.path / name).exists():
+                raise DaemonError(
+                    f"{self.path / name} was removed while the daemon was running: restart the "
+                    "daemon, and use `forebay evict --all` to empty the cache"
+                )
 
     def mark_clean(self) -> None:
         """Say that everything is on the disk: the content may be believed after any reboot."""
