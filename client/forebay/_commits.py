@@ -1,7 +1,6 @@
-"""Commits over the spool's own socket, which costs a third of a gRPC call; by gRPC where it fails.
+"""Commits over the spool's own socket, which costs a third of a gRPC call.
 
-A socket carries one commit at a time and is kept for the next. A commit that is cut is repeated by
-gRPC, which waits for a daemon that is down: the daemon knows the operation by its id.
+A socket carries one commit at a time and is kept for the next.
 """
 
 from __future__ import annotations
@@ -9,16 +8,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 import weakref
-from typing import TYPE_CHECKING
 
 from forebay._errors import from_reply
 from forebay_protos import cache_pb2 as pb
 from forebay_protos import layout, spool
-
-if TYPE_CHECKING:
-    from forebay._channel import Channel
 
 _KEPT = 8
 _READ_BYTES = 4096
@@ -27,21 +21,22 @@ _READ_BYTES = 4096
 class Commits:
     """The sockets of one cache folder in this process. Thread-safe."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _kept
         self._kept: list[tuple[str, socket.socket]] = []
         _alive.add(self)
 
-    def commit(self, folder: str, request: pb.CommitRequest, timeout_s: float) -> pb.CommitReply:
-        """Return the daemon's answer. Raises ForebayError."""
-        deadline = time.monotonic() + timeout_s
+    def commit(
+        self, folder: str, request: pb.CommitRequest, timeout_s: float
+    ) -> pb.CommitReply | None:
+        """Return the daemon's answer; None if there is none to be had this way.
+
+        Raises ForebayError.
+        """
         try:
             body = self._ask(folder, request.SerializeToString(), timeout_s)
         except OSError:
-            left_s = max(0.001, deadline - time.monotonic())
-            reply: pb.CommitReply = self._channel.call("Commit", request, left_s)
-            return reply
+            return None
         if body[0]:
             raise from_reply(pb.Error.FromString(body[1:]))
         return pb.CommitReply.FromString(body[1:])

@@ -16,7 +16,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from forebay._errors import ForebayError, SpoolFullError, StageLostError
+from forebay._commits import Commits
+from forebay._errors import ForebayError, SpoolFullError
 from forebay._uploads import patiently
 from forebay_protos import cache_pb2 as pb
 
@@ -76,15 +77,16 @@ class Staging:
     """The staged files of one Node in this process. Thread-safe."""
 
     def __init__(self, node: Node) -> None:
-        self._node = weakref.proxy(node)
+        self._node = node
         self._lock = threading.Lock()  # guards _kept; no I/O while it is held
+        self._commits = Commits()
         self._kept: list[tuple[str, int]] = []  # (file, granted bytes), held by nobody
         self._held: weakref.WeakSet[Staged] = weakref.WeakSet()
         self._refused: weakref.ref[Folder] | None = None  # in which this process may not write
 
     def folder(self) -> Folder | None:
         """Return the folder if this process can write into its spool, as far as it is known."""
-        folder: Folder | None = self._node.folder()
+        folder = self._node.folder()
         if folder is None or (self._refused is not None and self._refused() is folder):
             return None
         return folder
@@ -174,13 +176,23 @@ class Staging:
             next_bytes = (end // _KEPT_GRAIN + 1) * _KEPT_GRAIN
         request = pb.CommitRequest(file=staged.file, operation=operation, next_bytes=next_bytes)
         timeouts = max(1, -(-end // PIECE_BYTES))
-        reply = patiently(self._node.channel, "Commit", request, timeout_s * timeouts)
+        reply = self._ask_commit(request, timeout_s * timeouts)
         if reply.HasField("next"):
             with self._lock:
                 self._kept.append((reply.next.file, reply.next.granted_bytes))
                 del self._kept[:-_KEPT]
         staged.close()
         return str(reply.version)
+
+    def _ask_commit(self, request: pb.CommitRequest, timeout_s: float) -> pb.CommitReply:
+        folder = self._node.folder()
+        if folder is not None:
+            reply = self._commits.commit(folder.path, request, timeout_s)
+            if reply is not None:
+                return reply
+        # The daemon is down, or restarted: it knows a commit that it has taken by its operation.
+        answer: pb.CommitReply = patiently(self._node.channel, "Commit", request, timeout_s)
+        return answer
 
     def abandon(self, staged: Staged) -> None:
         """Give a file back that is not going to be committed."""
@@ -195,6 +207,7 @@ class Staging:
 
     def forget(self) -> None:
         """Keep nothing for later."""
+        self._commits.close()
         with self._lock:
             self._kept.clear()
 
@@ -225,9 +238,8 @@ class Sink:
     def write(self, view: memoryview) -> None:
         """Write bytes as they are, without a copy of them."""
         while view:
-            room = self._room(len(view))
-            self._wrote(self._pwritev([view[: min(room, _WRITE_BYTES)]]))
-            view = view[self._last :]
+            room = min(self._room(len(view)), _WRITE_BYTES)
+            view = view[self._pwritev([view[:room]]) :]
 
     def copy_from(self, fd: int) -> None:
         """Write what a file holds, from its begin to its end."""
@@ -261,7 +273,6 @@ class Sink:
         total = self.written + len(last) + len(tail)
         if total <= self._staged.granted_bytes and total - self.written <= _WRITE_BYTES:
             count = self._pwritev([last, tail])
-            self._wrote(count)
             tail = tail[max(0, count - len(last)) :]
             last = last[count:]
         self.write(last)
@@ -301,13 +312,14 @@ class Sink:
 
     def _pwritev(self, views: list[memoryview]) -> int:
         try:
-            return os.pwritev(self._fd(), views, self.written)
+            count = os.pwritev(self._fd(), views, self.written)
         except OSError as error:
             self._check_full(error)
             raise
+        self._wrote(count)
+        return count
 
     def _wrote(self, count: int) -> None:
-        self._last = count
         self.written += count
         if self.written - self._pushed >= _WRITE_BYTES:
             if _sync_file_range is not None:  # so that the fsync finds little left to do
@@ -322,6 +334,3 @@ class Sink:
                 f"the disk of the cache folder is full ({error.strerror}): nothing was written; "
                 "make room on it or lower max_bytes"
             ) from error
-
-
-__all__ = ["PIECE_BYTES", "ROUNDS", "Sink", "StageLostError", "Staged", "Staging"]

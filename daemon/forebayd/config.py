@@ -258,7 +258,7 @@ def _check(config: DaemonConfig) -> None:
     for prefix, target in config.path_mapping.items():
         try:
             uris.canonical(target)
-        except ValueError as error:
+        except ValueError as error:  # noqa: PERF203
             raise ConfigError(f"path_mapping: {prefix!r} leads to no URI: {error}") from error
     if not config.listen:
         raise ConfigError("listen names no address: give unix:/path/to.sock or host:port")

@@ -7,7 +7,7 @@ import dataclasses
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forebay_protos import cache_pb2 as pb
 from forebay_protos import spool, uris
@@ -21,11 +21,13 @@ from forebayd.errors import (
 from forebayd.spool.order import FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from forebayd.spool.order import Upload
     from forebayd.spool.spool import Spool
     from forebayd.spool.staging import Staged
+
+T = TypeVar("T")
 
 _STEP_BYTES = 32 << 20  # by which a stream's file grows
 _FOOT_BYTES = 4096  # more than any trailer of a key of 1,024 bytes takes
@@ -59,7 +61,7 @@ class WriteCalls:
 
     @unary
     async def Commit(self, request: pb.CommitRequest) -> pb.CommitReply:
-        return await self.commit(request)
+        return await _to_its_end(self.commit(request))
 
     async def commit(self, request: pb.CommitRequest) -> pb.CommitReply:
         """Do what Commit does; for the commit socket too. Raises DaemonError."""
@@ -114,7 +116,7 @@ class WriteCalls:
                 message = following
             trailer = dataclasses.replace(trailer, size_bytes=position)
             await asyncio.to_thread(_seal, fd, trailer)
-            version = await self._spool.commit(staged.name, trailer.operation)
+            version = await _to_its_end(self._spool.commit(staged.name, trailer.operation))
         except BaseException:
             if self._spool.known(trailer.operation) is None:
                 await staging.abandon(staged.name)
@@ -134,7 +136,7 @@ class WriteCalls:
         is_new = self._spool.known(request.operation) is None
         if is_new and kind == spool.REMOVE and not request.missing_ok:
             await self._check_exists(request.uri)
-        await self._spool.change(trailer)
+        await _to_its_end(self._spool.change(trailer))
         return pb.ChangeReply()
 
     async def _check_exists(self, uri: str) -> None:
@@ -190,6 +192,13 @@ class WriteCalls:
             state="blocked" if culprit is not None else upload.state,
             blocked_by=culprit.name if culprit is not None else "",
         )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Return what *work* returns; a caller that goes away leaves it running."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, in any case
+    return await asyncio.shield(task)
 
 
 def _staged(staged: Staged) -> pb.StageReply:

@@ -30,6 +30,7 @@ MODES = ("", "write_back", "write_through")  # "": as the origin is set
 _FOOT = struct.Struct("<II8s")  # length and crc32 of the JSON
 _MAGIC = b"FBYspool"
 _LONGEST_JSON = 64 << 10
+_TAIL_BYTES = 1024  # holds nearly every trailer: one read
 
 
 def framed(body: bytes) -> bytes:
@@ -89,14 +90,16 @@ class Trailer:
 def read_trailer(fd: int) -> Trailer:
     """Return the trailer of an open file. Raises ValueError if there is no whole one."""
     end = os.fstat(fd).st_size
-    foot = os.pread(fd, _FOOT.size, max(0, end - _FOOT.size))
-    if len(foot) < _FOOT.size:
+    tail = os.pread(fd, _TAIL_BYTES, max(0, end - _TAIL_BYTES))
+    if len(tail) < _FOOT.size:
         raise ValueError("too short for a trailer")
-    length, crc, magic = _FOOT.unpack(foot)
+    length, crc, magic = _FOOT.unpack_from(tail, len(tail) - _FOOT.size)
     start = end - _FOOT.size - length
     if magic != _MAGIC or length > _LONGEST_JSON or start < 0:
         raise ValueError("no trailer at the end")
-    text = os.pread(fd, length, start)
+    text = tail[-_FOOT.size - length : -_FOOT.size]
+    if len(text) < length:
+        text = os.pread(fd, length, start)
     if zlib.crc32(text) != crc:
         raise ValueError("a damaged trailer")
     trailer = Trailer.from_json(text.decode("utf-8", "surrogatepass"))

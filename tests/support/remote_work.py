@@ -26,6 +26,10 @@ def get_many(client: forebay.Client, paths: Sequence[str]) -> list[bytes]:
     return client.get_many(paths)
 
 
+def put(client: forebay.Client, path: str, data: bytes) -> None:
+    client.put(path, data)
+
+
 def apply_bytes(client: forebay.Client, path: str) -> bytes:
     return client.apply(path, bytes)
 

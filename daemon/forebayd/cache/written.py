@@ -1,7 +1,8 @@
 """What this node has written, as its readers see it before the origin has it.
 
-A file of the spool is shown as a cached object by a hard link, complete, for as long as it takes to
-upload it; then the cache keeps it under the origin's version. What is removed is hidden at once.
+When somebody reads it, or once it is uploaded, a file of the spool becomes a cached object by a
+hard link, first under a version of its own, then under the origin's. What is removed is hidden at
+once.
 """
 
 from __future__ import annotations
@@ -55,16 +56,28 @@ class Written:
     # --- what the spool tells ----------------------------------------------------------------
 
     def written(self, upload: Upload) -> None:
-        """Show a put, hide what a remove removes."""
+        """Take out of the cache what a write replaces or removes. Readers are sent to ``entry``:
+        to show it now would cost every write what only few need, which are read back."""
         target = self._origins.target(upload.uri)
-        if upload.is_barrier:
-            self._hide(upload, target)
-        elif self._order.seen(upload.origin, target.uri) is upload:
-            try:
-                self._show(upload, target)
-            except OSError as error:
-                # The spool has the bytes: the next reader has this tried again.
-                log.error("a write cannot be shown", exc_info=error, extra={"uri": target.uri})
+        old = self._drop(target)
+        if old is not None and not old.is_pending:
+            upload.known_version = old.version
+        if upload.trailer.kind == spool.REMOVE_TREE:
+            self._filler.evicting(target.uri)
+            below = list(self._store.catalogue.below(target.uri.rstrip("/") + "/"))
+            if below:
+                self._evictor.remove(below, "removed")
+
+    def keep(self, upload: Upload) -> None:
+        """Make the bytes of a put that was uploaded a cached object, if they are not one yet."""
+        target = self._origins.target(upload.uri)
+        entry = self._store.get(target.fingerprint)
+        if entry is not None or self._order.seen(upload.origin, target.uri) is not None:
+            return
+        try:
+            self._show(upload, target)
+        except OSError as error:
+            log.error("a write is not kept", exc_info=error, extra={"uri": target.uri})
 
     def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
         """Keep what was uploaded under its origin's version; forget what was known before."""
@@ -101,14 +114,6 @@ class Written:
 
     # --- the cache ---------------------------------------------------------------------------
 
-    def _hide(self, upload: Upload, target: Target) -> None:
-        self._drop(target)
-        if upload.trailer.kind == spool.REMOVE_TREE:
-            self._filler.evicting(target.uri)
-            below = list(self._store.catalogue.below(target.uri.rstrip("/") + "/"))
-            if below:
-                self._evictor.remove(below, "removed")
-
     def _drop(self, target: Target) -> Entry | None:
         """Take out what is cached, and return it; what is being filled is asked for again."""
         self._filler.changing(target.uri)
@@ -119,9 +124,7 @@ class Written:
 
     def _show(self, upload: Upload, target: Target) -> None:
         assert upload.path is not None  # noqa: S101  # a journaled put has bytes
-        known = self._drop(target)
-        if known is not None and not known.is_pending:
-            upload.known_version = known.version
+        self._drop(target)
         entry = self._filler.new_entry(
             target,
             ObjectInfo(

@@ -257,7 +257,7 @@ def _translated(uri: str, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         # HTTPFileSystem says so whatever has failed.
         cause = error.__cause__ or error.__context__
-        if cause is not None and type(cause).__module__.startswith("aiohttp"):
+        if isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp"):
             if not isinstance(getattr(cause, "status", None), int):
                 return TransientError(f"{type(cause).__name__}: {cause}")
             return _translated(uri, cause)

@@ -27,6 +27,7 @@ from forebayd.errors import (
 from forebayd.origin import credentials, s3_names
 from forebayd.origin.base import ABSENT, Body, ObjectInfo
 from forebayd.origin.driver import TransientError, failure_of_status
+from forebayd.origin.s3_writes import lacks_bucket
 from forebayd.origin.writes import Call, WritesAround
 
 if TYPE_CHECKING:
@@ -140,17 +141,11 @@ class ObstoreDriver(WritesAround):
             mode = "create" if expected == ABSENT else {"e_tag": expected}
         try:
             result = await put_async(store, key, data, mode=mode, use_multipart=False)
-        except obstore_errors.AlreadyExistsError as error:
-            raise VersionChangedError(f"{uri} exists already") from error
         except Exception as error:
-            translated = _translated(uri, error)
-            if (
-                expected
-                and isinstance(translated, ObjectNotFoundError)
-                and "bucket" not in str(translated)
-            ):
+            raised = _translated(uri, error)
+            if expected and isinstance(raised, ObjectNotFoundError) and not lacks_bucket(raised):
                 raise VersionChangedError(f"{uri} is gone, no longer {expected}") from error
-            raise translated from error
+            raise raised from error
         version = s3_names.version_of(result["e_tag"], size_bytes, 0.0)
         return ObjectInfo(uri, size_bytes, version, None)
 
@@ -258,8 +253,9 @@ def _translated(uri: str, error: Exception) -> Exception:
         return failure_of_status(uri, 403, detail)
     if isinstance(error, obstore_errors.UnauthenticatedError):
         return failure_of_status(uri, 401, detail)
-    if isinstance(error, obstore_errors.PreconditionError):
-        return failure_of_status(uri, 412, detail)
+    # Of a conditional PUT these are 404, 409 and 412.
+    if isinstance(error, obstore_errors.PreconditionError | obstore_errors.AlreadyExistsError):
+        return failure_of_status(uri, _status(text) or 412, detail)
     if isinstance(error, ValueError):  # UnicodeEncodeError too
         return InvalidPathError(f"{uri!r} cannot be asked of S3: {detail}")
     status = _status(text)

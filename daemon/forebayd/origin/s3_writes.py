@@ -66,7 +66,7 @@ class S3Writes(ABC):
         try:
             answer = await self._send("put_object", uri, view, **wanted)
         except ObjectNotFoundError as error:
-            if expected and not _lacks_bucket(error):
+            if expected and not lacks_bucket(error):
                 raise VersionChangedError(f"{uri} is gone, no longer {expected}") from error
             raise
         return _written(uri, view.nbytes, answer)
@@ -114,7 +114,7 @@ class S3Writes(ABC):
         try:
             await self._ask("delete_object", uri)
         except ObjectNotFoundError as error:
-            if _lacks_bucket(error):
+            if lacks_bucket(error):
                 raise
 
     async def copy(self, source: str, target: str) -> ObjectInfo:
@@ -188,14 +188,14 @@ class S3Writes(ABC):
             return await getattr(client, operation)(Bucket=bucket, Key=key, **wanted)
         except Exception as error:
             ours = s3_errors.translated(uri, error)
-            is_missing = isinstance(ours, ObjectNotFoundError) and not _lacks_bucket(ours)
+            is_missing = isinstance(ours, ObjectNotFoundError) and not lacks_bucket(ours)
             if is_missing and operation in _OF_AN_UPLOAD:
                 # Ceph says NoSuchKey when the parts are listed.
                 ours = UploadGoneError(f"{uri}: the upload is gone: begin another")
             raise ours from error
 
 
-def _lacks_bucket(error: ObjectNotFoundError) -> bool:
+def lacks_bucket(error: ObjectNotFoundError) -> bool:
     return "no such bucket" in str(error)
 
 

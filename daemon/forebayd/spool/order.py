@@ -135,7 +135,9 @@ class Order:
             del self._by_key[upload.uri]
 
     def blocker(self, upload: Upload) -> Upload | None:
-        """Return an earlier write that *upload* has to wait for."""
+        """Return an earlier write that *upload* has to wait for; None once it is done itself."""
+        if upload.name not in self._by_origin[upload.origin]:
+            return None
         if upload.is_barrier:
             first = next(iter(self._by_origin[upload.origin].values()))
             return None if first is upload else first

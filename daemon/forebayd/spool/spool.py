@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import random
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from forebay_protos import spool
@@ -33,7 +34,6 @@ from forebayd.store import disk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-    from pathlib import Path
 
     from forebayd.cache.origins import Origins, Target
     from forebayd.origin.base import ObjectInfo
@@ -60,7 +60,10 @@ class Shown(Protocol):
     """What the cache does so that the node's readers see what was written."""
 
     def written(self, upload: Upload) -> None:
-        """Show the bytes of a write that is durable now, or hide what it removes."""
+        """A write is durable now: what was cached of it is out of date."""
+
+    def keep(self, upload: Upload) -> None:
+        """The origin has it, and its file is about to be removed."""
 
     def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
         """The origin has it, and the journal no longer."""
@@ -117,7 +120,7 @@ class Spool:
         self._uploads_at_once = uploads_at_once
         self._max_age_s = max_age_s
         self._done: OrderedDict[str, str] = OrderedDict.fromkeys(memory.load(), "")
-        self._under_way: dict[str, asyncio.Task[str]] = {}  # commits, by operation
+        self._under_way: dict[str, asyncio.Future[str]] = {}  # commits, by operation
         self._running: dict[Upload, asyncio.Task[None]] = {}
         self._suspects: dict[str, tuple[float, float]] = {}  # origin: (when to ask, pause)
         self._wake = asyncio.Event()
@@ -185,44 +188,52 @@ class Spool:
         return await self._once(operation, lambda: self._commit(file, operation))
 
     async def _once(self, operation: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
-        """Do *work* for an operation unless that was done, or is being done, already."""
+        """Do *work* for an operation unless that was done, or is being done, already.
+
+        Not to be cancelled: the call is going to be repeated.
+        """
         if operation in self._done:
             return self._done[operation]
         running = self._under_way.get(operation)
-        if running is None:
-            if self.order.by_operation(operation) is not None:
-                return ""  # journaled by an earlier daemon, which died before it answered
-            running = self._under_way[operation] = asyncio.create_task(work())
-            running.add_done_callback(partial(self._answered, operation))
-        # A caller that goes away leaves it running: the call is going to be repeated.
-        return await asyncio.shield(running)
-
-    def _answered(self, operation: str, task: asyncio.Task[str]) -> None:
-        del self._under_way[operation]
-        if not task.cancelled():
-            task.exception()  # seen, also when the caller has gone
+        if running is not None:
+            return await asyncio.shield(running)
+        if self.order.by_operation(operation) is not None:
+            return ""  # journaled by an earlier daemon, which died before it answered
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._under_way[operation] = answer
+        try:
+            version = await work()
+        except BaseException as error:
+            answer.set_exception(error)
+            answer.exception()  # seen: nobody else may be waiting
+            raise
+        finally:
+            del self._under_way[operation]
+        answer.set_result(version)
+        return version
 
     async def _commit(self, file: str, operation: str) -> str:
         staged = self.staging.get(file)
-        path = self.journal.cache_dir / file
+        path = f"{self.journal.cache_dir}/{file}"
         try:
             with opened(path) as fd:
                 trailer = spool.read_trailer(fd)
+                kept_bytes = os.fstat(fd).st_blocks * 512
         except (OSError, ValueError) as error:
             raise InvalidPathError(f"{file} cannot be committed: {error}") from error
         if trailer.operation != operation or trailer.kind not in spool.WITH_BYTES:
             raise InvalidPathError(f"{file} is {trailer.kind} {trailer.operation}, not {operation}")
         target = self.check_writable(trailer.uri)
-        trailer = self._canonical(trailer)
+        if trailer.uri != target.uri:
+            trailer = dataclasses.replace(trailer, uri=target.uri)
         mode = trailer.mode or target.origin.config.write_mode
         if staged.stream is not None:
             parts = staged.stream.upload, await self.staging.send_rest(staged, trailer.size_bytes)
-            return await self._through(trailer, target, staged, path, parts)
+            return await self._through(trailer, target, staged, Path(path), parts)
         if trailer.kind == spool.CREATE or mode == "write_through":
-            return await self._through(trailer, target, staged, path, None)
+            return await self._through(trailer, target, staged, Path(path), None)
         if trailer.kind == spool.APPEND:
             self._shown.check_base(target, trailer)
-        kept_bytes = disk.allocated_bytes(path)
         name = self.journal.commit(file)
         self.staging.forget(staged, kept_bytes)
         upload = Upload(name, trailer, target.origin.config.prefix, self.journal.file(name))
@@ -395,6 +406,9 @@ class Spool:
         while self._leaving:
             await asyncio.sleep(_GATHER_S)
             leaving, self._leaving = self._leaving, []
+            for upload, info in leaving:
+                if info is not None:
+                    self._shown.keep(upload)
             try:
                 await asyncio.to_thread(self._remove_all, leaving)
                 await self.journal.durable()

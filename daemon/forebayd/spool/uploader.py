@@ -276,7 +276,7 @@ def _md5(data: memoryview) -> str:
 
 
 @contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+def opened(path: Path | str, flags: int = os.O_RDONLY) -> Iterator[int]:
     fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         yield fd

@@ -39,7 +39,8 @@ class Blobs:
     def adopt(self, generation: int, path: Path) -> None:
         """Make a file of the spool the blob, by another name for it; what follows the object's
         bytes in it is cut off by ``trim``. Raises OSError."""
-        os.link(path, f"{self._folder}/{layout.blob_name(generation)}")
+        os.link(path, self.path(generation))
+        self.path(generation).chmod(0o640)  # what clients may hit, none of them may change
 
     def trim(self, generation: int, size_bytes: int) -> None:
         """Cut an adopted file to the object's bytes; it is nobody else's now."""

@@ -1,0 +1,39 @@
+"""What the tests of writes look at: the spool's folder, the origin's unfinished uploads."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from support.ceph import Bucket
+
+_LONGEST_S = 60.0  # a machine that is busy with other tests
+_ALWAYS_THERE = {"EPOCH", "commit", "staging"}
+
+
+def wait_until(condition: Callable[[], object], what: str, longest_s: float = _LONGEST_S) -> None:
+    """Return once *condition* holds. Raises AssertionError with *what* if it never does."""
+    deadline = time.monotonic() + longest_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.02)
+
+
+def journal(cache_dir: Path) -> list[str]:
+    """Return what lies in the spool beside what always does, in order."""
+    return sorted({path.name for path in (cache_dir / "spool").iterdir()} - _ALWAYS_THERE)
+
+
+def wait_until_empty(cache_dir: Path) -> None:
+    """Wait until the spool's folder holds no write: files go a moment after their flush."""
+    wait_until(lambda: journal(cache_dir) == [], f"an empty spool, but {journal(cache_dir)}")
+
+
+def unfinished(bucket: Bucket) -> list[str]:
+    """Return the keys that have an upload in parts at the origin which nobody has ended."""
+    reply: Any = bucket.client.list_multipart_uploads(Bucket=bucket.name)
+    return [upload["Key"] for upload in reply.get("Uploads", ())]
