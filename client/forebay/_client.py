@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from forebay import _uploads, _writes
 from forebay._errors import InvalidPathError, ObjectNotFoundError
 from forebay._file import open_object
 from forebay._hits import Hits
@@ -16,18 +18,20 @@ from forebay._node import Node, node_at
 from forebay._pages import lend
 from forebay._paths import as_text, check_mapping, parse_mapping
 from forebay._values import CheckReport, Evicted, Problem, Stat, Stats, WarmProgress
+from forebay._writer import ObjectWriter, TextWriter, parse_mode
 from forebay_protos import addresses
 from forebay_protos import cache_pb2 as pb
 
 if TYPE_CHECKING:
-    import io
+    import builtins
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Buffer, Self
 
     from forebay._paths import StrPath, Tier
+    from forebay._values import FlushProgress, Upload
 
 Result = TypeVar("Result")
 
@@ -38,7 +42,7 @@ _readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
 
 
 class Client:
-    """Reads Ceph/S3 through the node's Forebay cache.
+    """Reads Ceph/S3 through the node's Forebay cache, and writes to it behind the node's disk.
 
     Cheap to make, picklable, safe with threads and under fork; all Clients of a process with the
     same address share one connection and one attachment to the cache folder.
@@ -119,14 +123,42 @@ class Client:
             return applied[0]
         return lend(memoryview(self._misses.get(path, None, None, self._timeout_s)), function)
 
-    def open(self, path: StrPath, mode: str = "rb") -> io.BufferedReader:
-        """Open an object as a seekable binary file, with read-ahead for sequential readers.
+    @overload
+    def open(self, path: StrPath, mode: Literal["rb", "br"] = "rb") -> io.BufferedReader: ...
 
-        The file is one version of the object; StaleFileError is raised if that cannot be kept.
+    @overload
+    def open(
+        self, path: StrPath, mode: Literal["wb", "xb", "ab", "bw", "bx", "ba"]
+    ) -> ObjectWriter: ...
+
+    @overload
+    def open(
+        self, path: StrPath, mode: Literal["w", "x", "a", "wt", "xt", "at"], encoding: str = ...
+    ) -> TextWriter: ...
+
+    @overload
+    def open(
+        self, path: StrPath, mode: str = ..., encoding: str = ...
+    ) -> io.BufferedReader | io.TextIOWrapper | ObjectWriter: ...
+
+    def open(
+        self, path: StrPath, mode: str = "rb", encoding: str = "utf-8"
+    ) -> io.BufferedReader | io.TextIOWrapper | ObjectWriter:
+        """Open an object as a file; without "b" in *mode*, as a file of text.
+
+        "r": seekable, with read-ahead for sequential readers. It is one version of the object;
+        StaleFileError is raised if that cannot be kept. "w", "x" (the object must not exist) and
+        "a": from the begin to the end, in constant memory; the object is there, durable on this
+        node (of "x": in the origin), when the file is closed. Nothing is written if a ``with``
+        block is left by an exception, or if the file is not closed.
         """
-        if mode != "rb":
-            raise ValueError(f"mode {mode!r}: objects can be opened with 'rb' only")
-        return open_object(self._node, self._hits, self._misses, as_text(path), self._timeout_s)
+        letter, is_text = parse_mode(mode)
+        if letter == "r":
+            file = open_object(self._node, self._hits, self._misses, as_text(path), self._timeout_s)
+            return io.TextIOWrapper(file, encoding=encoding) if is_text else file
+        uri = self._uri(path)
+        writer = ObjectWriter(self._node, self._misses, as_text(path), uri, letter, self._timeout_s)
+        return TextWriter(writer, encoding) if is_text else writer
 
     def local_path(self, path: StrPath) -> AbstractContextManager[str]:
         """Return a context manager of a real file with the object's bytes, for reading only.
@@ -143,6 +175,79 @@ class Client:
             return (entry.uri for entry in self._list(prefix, recursive=True))
 
         return downloaded(self._node, self._hits, self._misses, uri, list_below, self._timeout_s)
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def put(self, path: StrPath, data: Buffer | str, *, mode: str | None = None) -> None:
+        """Write an object; a str as UTF-8.
+
+        Returns when the bytes are durable on this node and all its clients see them; they are
+        uploaded behind that, in order. In *mode* "write_through", or if that is how the origin is
+        set, returns when the origin has them; None is as the origin is set. Raises SpoolFullError
+        if there is no room for so long as ``timeout_s``.
+        """
+        _writes.put(self._node, self._uri(path), data, mode, self._timeout_s)
+
+    def put_file(self, path: StrPath, local_path: StrPath, *, mode: str | None = None) -> None:
+        """Write the bytes of a local file; otherwise as ``put``."""
+        _writes.put_file(self._node, self._uri(path), local_path, mode, self._timeout_s)
+
+    def remove(self, path: StrPath, missing_ok: bool = False) -> None:
+        """Remove an object: hidden at once, and from the origin after all earlier writes to it.
+
+        Raises ObjectNotFoundError, unless *missing_ok* or the origin cannot be asked.
+        """
+        _writes.remove(self._node, self._uri(path), self._timeout_s, missing_ok=missing_ok)
+
+    def remove_tree(self, prefix: StrPath) -> None:
+        """Remove everything below a prefix, and the object of that name; as ``remove``."""
+        _writes.remove_tree(self._node, self._uri(prefix), self._timeout_s)
+
+    def copy(self, source: StrPath, target: StrPath) -> None:
+        """Copy an object, after all earlier writes to its origin; returns when it is done."""
+        uris = self._uri(source), self._uri(target)
+        _writes.copy(self._node, self._misses, *uris, self._timeout_s)
+
+    def move(self, source: StrPath, target: StrPath) -> None:
+        """Move an object, after all earlier writes to its origin; returns when it is done."""
+        uris = self._uri(source), self._uri(target)
+        _writes.move(self._node, self._misses, *uris, self._timeout_s)
+
+    def flush(
+        self,
+        paths_or_prefix: StrPath | Iterable[StrPath] | None = None,
+        timeout_s: float | None = None,
+        progress: Callable[[FlushProgress], object] | None = None,
+    ) -> None:
+        """Wait until what was written (to these objects, below this prefix, or anywhere) is in the
+        origins, whoever of the node has written it.
+
+        Raises UploadFailedError if some of it failed for good, DeadlineExceededError after
+        *timeout_s*; the uploads go on. *progress* is called some times a second.
+        """
+        if paths_or_prefix is None:
+            prefixes = []
+        elif isinstance(paths_or_prefix, (str, os.PathLike)):
+            prefixes = [self._uri(paths_or_prefix)]
+        else:
+            prefixes = [self._uri(path) for path in paths_or_prefix]
+            if not prefixes:
+                return
+        _uploads.flush(self._node.channel, prefixes, timeout_s, self._timeout_s, progress)
+
+    def uploads(self) -> builtins.list[Upload]:
+        """Return the writes that are not in their origins yet, in order."""
+        return _uploads.ask(self._node.channel, self._timeout_s)[0]
+
+    def settle_uploads(self, ids: Iterable[str] | None = None, *, discard: bool = False) -> int:
+        """Try uploads again now, or discard them; without *ids*, all that failed for good.
+
+        Returns how many. What is discarded is lost.
+        """
+        chosen = [] if ids is None else [*ids]
+        if ids is not None and not chosen:
+            return 0
+        return _uploads.settle(self._node.channel, chosen, self._timeout_s, discard=discard)
 
     # --- names -------------------------------------------------------------------------------
 

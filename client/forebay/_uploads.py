@@ -1,4 +1,4 @@
-"""Writes that are on their way from this node to the origins: waiting for them, looking, deciding."""
+"""Writes on their way from this node to the origins: waiting for them, looking, deciding."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def patiently(channel: Channel, method: str, request: Any, timeout_s: float) -> 
         try:
             # In two halves at least, to see what happens between them.
             return channel.call(method, request, timeout_s / 2)
-        except (DeadlineExceededError, DaemonUnavailableError):
+        except (DeadlineExceededError, DaemonUnavailableError):  # noqa: PERF203
             now = _snapshot(channel)
             if known is not None and now is not None and now != known:
                 deadline = time.monotonic() + timeout_s

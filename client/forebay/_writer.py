@@ -1,7 +1,7 @@
 """Files that are open for writing. What is written is there for others once the file is closed.
 
 Small ones stay in memory and are put at the end. Of a larger one the bytes go straight into a
-staged file of the spool or, if this process does not share the cache folder and when appending, into
+staged file of the spool; when appending, or if this process does not share the cache folder, into
 a temporary file. Nothing is published if the ``with`` block raises, if a write failed, or if the
 file is dropped without having been closed.
 """
@@ -228,8 +228,11 @@ class TextWriter(io.TextIOWrapper):
 
     def __init__(self, writer: ObjectWriter, encoding: str) -> None:
         super().__init__(cast("IO[bytes]", writer), encoding=encoding)
-        self.mode = writer.mode[0]
         self._writer = writer
+
+    @property
+    def mode(self) -> str:
+        return self._writer.mode[0]
 
     def discard(self) -> None:
         """Close the file and publish nothing."""

@@ -6,6 +6,7 @@ id, so that what a restart of the daemon cuts is simply done again.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -154,7 +155,7 @@ def put_file(
     fd = os.open(local_path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise IsADirectoryError(21, "a folder cannot be put", os.fspath(local_path))
+            raise IsADirectoryError(errno.EISDIR, "a folder is no object", os.fspath(local_path))
         publish(node, trailer, LocalFile(fd), timeout_s)
     finally:
         os.close(fd)
@@ -211,7 +212,7 @@ def _send(node: Node, trailer: Trailer, body: Body, timeout_s: float) -> None:
 def append(
     node: Node, misses: Misses, uri: str, suffix: IO[bytes], size_bytes: int, timeout_s: float
 ) -> None:
-    """Write what an object holds and then *suffix*, of *size_bytes*; an absent object holds nothing.
+    """Write what an object holds, nothing if there is none, and then *suffix* of *size_bytes*.
 
     Whoever appends at the same time loses nothing either: the later one reads again.
     """

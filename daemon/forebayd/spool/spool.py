@@ -7,11 +7,9 @@ fails for a while is tried again for ever; what fails for good stays until the o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
-import random
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -23,12 +21,9 @@ from forebayd.errors import (
     DaemonError,
     InvalidPathError,
     ObjectNotFoundError,
-    OriginUnavailableError,
-    UploadGoneError,
-    VersionChangedError,
 )
-from forebayd.origin.driver import TransientError
-from forebayd.spool.order import FAILED, UPLOADING, WAITING, Upload
+from forebayd.spool.dispatch import Dispatcher
+from forebayd.spool.order import FAILED, Upload
 from forebayd.spool.uploader import opened
 from forebayd.store import disk
 
@@ -44,10 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
-_LONGEST_SUSPICION_S = 5.0  # of an origin: then one write tries it
-_LOOK_S = 0.1
-_CALM_S = 0.1  # without a commit
 _GATHER_S = 0.01  # files to remove with one fsync
 _COMPLAIN_S = 60.0
 _PROGRESS_S = 0.2
@@ -117,18 +108,21 @@ class Spool:
         self._origins = origins
         self._shown = shown
         self._memory = memory
-        self._uploads_at_once = uploads_at_once
         self._max_age_s = max_age_s
         self._done: OrderedDict[str, str] = OrderedDict.fromkeys(memory.load(), "")
         self._under_way: dict[str, asyncio.Future[str]] = {}  # commits, by operation
-        self._running: dict[Upload, asyncio.Task[None]] = {}
-        self._suspects: dict[str, tuple[float, float]] = {}  # origin: (when to ask, pause)
-        self._wake = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
+        self._dispatcher = Dispatcher(
+            order,
+            uploader,
+            origins,
+            uploads_at_once=uploads_at_once,
+            is_urgent=lambda: staging.is_filling,
+            finished=self._finish,
+            looked=self._complain,
+        )
         self._leaving: list[tuple[Upload, ObjectInfo | None]] = []
         self._removing: asyncio.Task[None] | None = None
         self._complain_at = 0.0
-        self._committed_at = 0.0  # monotonic
         self.uploads_done = 0
         self.uploaded_bytes = 0
 
@@ -151,7 +145,7 @@ class Spool:
             log.info("writes of an earlier run are uploaded", extra={"uploads": len(self.order)})
 
     def start(self) -> None:
-        self._loop = asyncio.create_task(self._dispatch())
+        self._dispatcher.start()
 
     # --- taking writes -----------------------------------------------------------------------
 
@@ -250,11 +244,10 @@ class Spool:
             self._forget(upload)
             raise
         self._shown.written(upload)
-        self._committed_at = time.monotonic()
+        self._dispatcher.committed()
         if needless is not None:
             needless.superseded_by = upload
             self._leave(needless)
-        self._wake.set()
 
     async def _through(
         self,
@@ -274,7 +267,7 @@ class Spool:
             self.journal.next_name(), trailer, prefix, path, is_through=True, parts=parts
         )
         self.order.add(upload)
-        self._wake.set()
+        self._dispatcher.wake()
         info = await upload.done
         version = info.version if info else ""
         self._remember(trailer.operation, version)
@@ -313,73 +306,7 @@ class Spool:
         await self._enter(upload, disk.BLOCK)
         return ""
 
-    # --- bringing them to the origins --------------------------------------------------------
-
-    async def _dispatch(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                self._start_ready()
-                self._complain()
-            except Exception:
-                log.exception("uploads cannot be started")
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _LOOK_S if len(self.order) else None)
-
-    def _start_ready(self) -> None:
-        now = time.monotonic()
-        # Uploads give way to writers, as long as there is room: they share cores and disk.
-        is_calm = now - self._committed_at > _CALM_S or self.staging.is_filling
-        for prefix in self.order.origins():
-            ask_at, _ = self._suspects.get(prefix, (0.0, 0.0))
-            if ask_at > now:
-                continue
-            running = sum(upload.origin == prefix for upload in self._running)
-            # An origin that failed a moment ago is asked by one.
-            room = (self._uploads_at_once if is_calm and not ask_at else 1) - running
-            for upload in self.order.ready(prefix, now):
-                if room <= 0:
-                    break
-                room -= 1
-                upload.state, upload.attempts = UPLOADING, upload.attempts + 1
-                self._running[upload] = asyncio.create_task(self._run(upload))
-
-    async def _run(self, upload: Upload) -> None:
-        origin = self._origins.target(upload.uri).origin.driver
-        try:
-            info = await self._uploader.run(upload, origin)
-            self._suspects.pop(upload.origin, None)
-            self._finish(upload, info)
-        except asyncio.CancelledError:
-            upload.state = WAITING
-            raise
-        except Exception as error:
-            self._fail(upload, error)
-        finally:
-            del self._running[upload]
-            self._wake.set()
-
-    def _fail(self, upload: Upload, error: Exception) -> None:
-        upload.last_error = str(error) or type(error).__name__
-        is_withdrawn = upload.is_through and isinstance(error, FileNotFoundError)
-        if not is_withdrawn and is_transient(error):
-            if not isinstance(error, DaemonError):
-                log.error("an upload failed", exc_info=error, extra={"uri": upload.uri})
-            upload.state = WAITING
-            upload.retry_at = time.monotonic() + _pause(upload.attempts, _LONGEST_PAUSE_S)
-            _, pause_s = self._suspects.get(upload.origin, (0.0, _FIRST_PAUSE_S / 2))
-            pause_s = min(_LONGEST_SUSPICION_S, 2 * pause_s)
-            self._suspects[upload.origin] = time.monotonic() + pause_s, pause_s
-        elif upload.is_through:
-            self.order.remove(upload)
-            if not upload.done.done():
-                upload.done.set_exception(error)
-        else:
-            upload.state = FAILED
-            log.error(
-                "an upload failed for good: see `forebay uploads`",
-                extra={"uri": upload.uri, "reason": upload.last_error},
-            )
+    # --- when they are there -----------------------------------------------------------------
 
     def _finish(self, upload: Upload, info: ObjectInfo | None) -> None:
         """The origin has it."""
@@ -482,19 +409,14 @@ class Spool:
             if discard:
                 await self._discard(upload)
             else:
-                upload.state = WAITING if upload.state == FAILED else upload.state
-                upload.retry_at = 0.0
-                self._suspects.pop(upload.origin, None)
-        self._wake.set()
+                self._dispatcher.retry(upload)
+        self._dispatcher.wake()
         return len(wanted)
 
     async def _discard(self, upload: Upload) -> None:
-        running = self._running.get(upload)
-        if running is not None:
-            running.cancel()
-            await asyncio.wait([running])
-            if upload.done.done():
-                return  # it was faster
+        await self._dispatcher.cancel(upload)
+        if self.order.by_operation(upload.trailer.operation) is None:
+            return  # it was faster
         log.warning("a write is discarded", extra={"uri": upload.uri})
         try:
             await self._uploader.abort(upload, self._origins.target(upload.uri).origin.driver)
@@ -550,28 +472,9 @@ class Spool:
             if all(u.state == FAILED or self.order.culprit(u) for u in self.order):
                 break
             await asyncio.sleep(0.05)
-        tasks = [*self._running.values(), *([self._loop] if self._loop else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._dispatcher.stop()
         if self._removing is not None:
             await self._removing
         if len(self.order):
             log.warning("writes are left for the next start", extra={"uploads": len(self.order)})
         self.journal.close()
-
-
-def is_transient(error: Exception) -> bool:
-    """Tell whether another attempt may do. What is not known is: nothing acknowledged is lost."""
-    transient = TransientError | VersionChangedError | UploadGoneError
-    if isinstance(error, transient) or not isinstance(error, DaemonError):
-        return True
-    # The wrapper's, after several attempts.
-    return isinstance(error, OriginUnavailableError) and isinstance(
-        error.__cause__, TransientError | asyncio.TimeoutError
-    )
-
-
-def _pause(attempts: int, longest_s: float) -> float:
-    jitter = 0.5 + random.random() / 2  # noqa: S311  # no secret
-    return jitter * min(longest_s, _FIRST_PAUSE_S * float(2 ** min(attempts, 20)))

@@ -1,0 +1,183 @@
+"""Running uploads: how many at once, which next, and when to try again.
+
+What fails for a while is tried again for ever, later each time; an origin that fails is asked by
+one write at a time. What fails for good stays, and blocks what must not overtake it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+from forebayd.errors import (
+    DaemonError,
+    OriginUnavailableError,
+    UploadGoneError,
+    VersionChangedError,
+)
+from forebayd.origin.driver import TransientError
+from forebayd.spool.order import FAILED, UPLOADING, WAITING, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forebayd.cache.origins import Origins
+    from forebayd.origin.base import ObjectInfo
+    from forebayd.spool.order import Order
+    from forebayd.spool.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_LONGEST_SUSPICION_S = 5.0  # of an origin: then one write tries it
+_LOOK_S = 0.1
+_CALM_S = 0.1  # without a commit
+
+
+class Dispatcher:
+    """Carries out the writes of an Order. One event loop."""
+
+    def __init__(
+        self,
+        order: Order,
+        uploader: Uploader,
+        origins: Origins,
+        *,
+        uploads_at_once: int,
+        is_urgent: Callable[[], bool],
+        finished: Callable[[Upload, ObjectInfo | None], None],
+        looked: Callable[[], None],
+    ) -> None:
+        """*is_urgent* tells whether uploads go before writers; *finished* is told of each write
+        that the origin has; *looked* is called now and then while there are writes."""
+        self._order = order
+        self._uploader = uploader
+        self._origins = origins
+        self._uploads_at_once = uploads_at_once
+        self._is_urgent = is_urgent
+        self._finished = finished
+        self._looked = looked
+        self._running: dict[Upload, asyncio.Task[None]] = {}
+        self._suspects: dict[str, tuple[float, float]] = {}  # origin: (when to ask, pause)
+        self._committed_at = 0.0  # monotonic
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._dispatch())
+
+    def wake(self) -> None:
+        """Look at once: something has been added, or may go now."""
+        self._wake.set()
+
+    def committed(self) -> None:
+        """A writer has been served, and may go on writing."""
+        self._committed_at = time.monotonic()
+        self._wake.set()
+
+    def retry(self, upload: Upload) -> None:
+        """Try a write again now, also one that failed for good."""
+        if upload.state == FAILED:
+            upload.state = WAITING
+        upload.retry_at = 0.0
+        self._suspects.pop(upload.origin, None)
+        self._wake.set()
+
+    async def cancel(self, upload: Upload) -> None:
+        """End the attempt that is under way, if one is."""
+        running = self._running.get(upload)
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def stop(self) -> None:
+        tasks = [*self._running.values(), *([self._loop] if self._loop else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                self._start_ready()
+                self._looked()
+            except Exception:
+                log.exception("uploads cannot be started")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _LOOK_S if len(self._order) else None)
+
+    def _start_ready(self) -> None:
+        now = time.monotonic()
+        # Uploads give way to writers, as long as there is room: they share cores and disk.
+        is_calm = now - self._committed_at > _CALM_S or self._is_urgent()
+        for prefix in self._order.origins():
+            ask_at, _ = self._suspects.get(prefix, (0.0, 0.0))
+            if ask_at > now:
+                continue
+            running = sum(upload.origin == prefix for upload in self._running)
+            # An origin that failed a moment ago is asked by one.
+            room = (self._uploads_at_once if is_calm and not ask_at else 1) - running
+            for upload in self._order.ready(prefix, now):
+                if room <= 0:
+                    break
+                room -= 1
+                upload.state, upload.attempts = UPLOADING, upload.attempts + 1
+                self._running[upload] = asyncio.create_task(self._run(upload))
+
+    async def _run(self, upload: Upload) -> None:
+        origin = self._origins.target(upload.uri).origin.driver
+        try:
+            info = await self._uploader.run(upload, origin)
+            self._suspects.pop(upload.origin, None)
+            self._finished(upload, info)
+        except asyncio.CancelledError:
+            upload.state = WAITING
+            raise
+        except Exception as error:
+            self._fail(upload, error)
+        finally:
+            del self._running[upload]
+            self._wake.set()
+
+    def _fail(self, upload: Upload, error: Exception) -> None:
+        upload.last_error = str(error) or type(error).__name__
+        is_withdrawn = upload.is_through and isinstance(error, FileNotFoundError)
+        if not is_withdrawn and is_transient(error):
+            if not isinstance(error, DaemonError):
+                log.error("an upload failed", exc_info=error, extra={"uri": upload.uri})
+            upload.state = WAITING
+            upload.retry_at = time.monotonic() + _pause(upload.attempts, _LONGEST_PAUSE_S)
+            _, pause_s = self._suspects.get(upload.origin, (0.0, _FIRST_PAUSE_S / 2))
+            pause_s = min(_LONGEST_SUSPICION_S, 2 * pause_s)
+            self._suspects[upload.origin] = time.monotonic() + pause_s, pause_s
+        elif upload.is_through:
+            self._order.remove(upload)
+            if not upload.done.done():
+                upload.done.set_exception(error)
+        else:
+            upload.state = FAILED
+            log.error(
+                "an upload failed for good: see `forebay uploads`",
+                extra={"uri": upload.uri, "reason": upload.last_error},
+            )
+
+
+def is_transient(error: Exception) -> bool:
+    """Tell whether another attempt may do. What is not known is: nothing acknowledged is lost."""
+    transient = TransientError | VersionChangedError | UploadGoneError
+    if isinstance(error, transient) or not isinstance(error, DaemonError):
+        return True
+    # The wrapper's, after several attempts.
+    return isinstance(error, OriginUnavailableError) and isinstance(
+        error.__cause__, TransientError | asyncio.TimeoutError
+    )
+
+
+def _pause(attempts: int, longest_s: float) -> float:
+    jitter = 0.5 + random.random() / 2  # noqa: S311  # no secret
+    return jitter * min(longest_s, _FIRST_PAUSE_S * float(2 ** min(attempts, 20)))
