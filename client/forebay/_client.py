@@ -157,6 +157,8 @@ class Client:
             file = open_object(self._node, self._hits, self._misses, as_text(path), self._timeout_s)
             return io.TextIOWrapper(file, encoding=encoding) if is_text else file
         uri = self._uri(path)
+        if letter == "x":
+            _writes.check_absent(self._node, uri, self._timeout_s)
         writer = ObjectWriter(self._node, self._misses, as_text(path), uri, letter, self._timeout_s)
         return TextWriter(writer, encoding) if is_text else writer
 

@@ -173,7 +173,7 @@ class Staging:
         if that was waited for."""
         next_bytes = 0
         if end <= _KEPT_BYTES and len(self._kept) < _KEPT:
-            next_bytes = (end // _KEPT_GRAIN + 1) * _KEPT_GRAIN
+            next_bytes = (end // _KEPT_GRAIN + 2) * _KEPT_GRAIN  # a little longer is likely
         request = pb.CommitRequest(file=staged.file, operation=operation, next_bytes=next_bytes)
         timeouts = max(1, -(-end // PIECE_BYTES))
         reply = self._ask_commit(request, timeout_s * timeouts)

@@ -72,6 +72,9 @@ class ObjectWriter(io.BufferedIOBase):
         self._spare: IO[bytes] | None = None  # what is to be sent, or appended, at the end
         self._failure: BaseException | None = None
 
+    def __repr__(self) -> str:
+        return f"<forebay file name={self.name!r} mode={self.mode!r}>"
+
     # --- io.BufferedIOBase -------------------------------------------------------------------
 
     def writable(self) -> bool:

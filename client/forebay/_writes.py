@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from forebay._errors import (
     DeadlineExceededError,
     ForebayError,
+    ObjectExistsError,
     ObjectNotFoundError,
     StageLostError,
     StaleFileError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from forebay._node import Node
 
 _MESSAGE_BYTES = 1 << 20
+_TRAILER_BYTES = 1 << 10  # and the URI: more than nearly every trailer takes
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
 _NOTHING = memoryview(b"")
 
@@ -69,6 +71,16 @@ def as_view(data: Buffer | str) -> memoryview:
 
 
 # --- what is written --------------------------------------------------------------------------
+
+
+def check_absent(node: Node, uri: str, timeout_s: float) -> None:
+    """Raise ObjectExistsError if there is an object by now; it is only sure when it is created."""
+    try:
+        reply = node.channel.call("Stat", pb.StatRequest(uri=uri, fresh=True), timeout_s)
+    except ObjectNotFoundError:
+        return
+    if not reply.is_prefix:
+        raise ObjectExistsError(f"{uri} exists already")
 
 
 class Body(Protocol):
@@ -166,9 +178,9 @@ def publish(node: Node, trailer: Trailer, body: Body, timeout_s: float) -> None:
 
     In mode ``write_through``, and for a create, when it is in the origin.
     """
+    # A file that turns out to need more grows.
+    total = body.size_bytes + len(trailer.uri) + _TRAILER_BYTES
     for _ in range(ROUNDS):
-        # As long as what follows the bytes can be: their number has at most 20 digits.
-        total = body.size_bytes + len(replace(trailer, size_bytes=10**19).to_bytes())
         staged = node.staging.take_kept(total) or node.staging.take(trailer.uri, total, timeout_s)
         if staged is None:
             return _send(node, trailer, body, timeout_s)
@@ -176,7 +188,10 @@ def publish(node: Node, trailer: Trailer, body: Body, timeout_s: float) -> None:
         try:
             with abandoned_on_error(sink):
                 last = body.write_to(sink)
-                sink.finish(last, replace(trailer, size_bytes=sink.written + len(last)))
+                size_bytes = sink.written + len(last)
+                if trailer.size_bytes != size_bytes:
+                    trailer = replace(trailer, size_bytes=size_bytes)
+                sink.finish(last, trailer)
                 return None
         except StageLostError:
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from forebay_protos import layout, spool
 from support.serving import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 PUT = spool.Trailer(spool.PUT, "s3://bucket/ü", 5, operation="0123456789abcdef" * 2)
@@ -95,8 +95,14 @@ def test_a_file_is_its_bytes_then_the_trailer(tmp_path: Path) -> None:
 
 
 WHOLE = b"12345" + PUT.to_bytes()
-DAMAGES = {
-    "empty": lambda data: b"",
+
+
+def whole(kind: str, uri: str, mode: str = "") -> bytes:
+    return b"12345" + spool.Trailer(kind, uri, 5, mode, operation="0" * 32).to_bytes()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
     "cut in the foot": lambda data: data[:-1],
     "cut in the text": lambda data: data[:60],
     "longer": lambda data: data + b"\0",
@@ -108,9 +114,9 @@ DAMAGES = {
     "a bit of the length": lambda data: data[:-16] + bytes([data[-16] ^ 1]) + data[-15:],
     "a bit of the crc": lambda data: data[:-12] + bytes([data[-12] ^ 1]) + data[-11:],
     "a bit of the magic": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
-    "another kind": lambda data: b"12345" + spool.Trailer("rename", "s3://b/k", 5).to_bytes(),
-    "another mode": lambda data: b"12345" + spool.Trailer("put", "s3://b/k", 5, "fast").to_bytes(),
-    "no URI": lambda data: b"12345" + spool.Trailer("put", "", 5).to_bytes(),
+    "another kind": lambda _: whole("rename", "s3://b/k"),
+    "another mode": lambda _: whole("put", "s3://b/k", "fast"),
+    "no URI": lambda _: whole("put", ""),
 }
 
 

@@ -16,7 +16,7 @@ import click
 
 from forebay._errors import DaemonUnavailableError, ForebayError
 from forebay._version import __version__
-from forebay.cli import _cache, _copy, _read, _serve, _stats
+from forebay.cli import _cache, _change, _copy, _read, _serve, _stats, _uploads
 
 _FAILED, _NO_DAEMON = 1, 3
 
@@ -36,7 +36,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="forebay")
 def cli() -> None:
-    """Cached reads of Ceph/S3 for training.
+    """Cached reads of Ceph/S3 for training, and writes behind the node's disk.
 
     \b
     Example:
@@ -53,6 +53,10 @@ for command in (
     _read.stat,
     _read.cat,
     _copy.cp,
+    _change.rm,
+    _change.mv,
+    _uploads.flush,
+    _uploads.uploads,
     _cache.warm,
     _cache.evict,
     _cache.pin,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import DownloadColumn, ProgressColumn, Task
-from rich.text import Text
+from rich.progress import DownloadColumn
 
 from forebay.cli import _serve
 from forebay.cli._common import (
+    ObjectsColumn,
     client_options,
     connected,
     json_option,
@@ -23,19 +23,7 @@ from forebay.cli._common import (
 if TYPE_CHECKING:
     import forebay
 
-
 _CHECK_TIMEOUT_S = 600.0  # of a cache with millions of objects
-
-
-class _ObjectsColumn(ProgressColumn):
-    """Objects done and objects per second."""
-
-    def render(self, task: Task) -> Text:
-        done = task.fields["objects_done"]
-        elapsed = task.elapsed or 0.0
-        rate = done / elapsed if elapsed else 0.0
-        text = f"{done:,}/{task.fields['objects_total']:,} objects, {rate:,.0f}/s"
-        return Text(text, no_wrap=True)
 
 
 @click.command()
@@ -70,7 +58,7 @@ def warm(paths: tuple[str, ...], address: str | None, timeout_s: float, as_json:
 def _warm_one(client: forebay.Client, path: str, *, quiet: bool) -> forebay.WarmProgress:
     if quiet:
         return client.warm(path)
-    bar = progress_bar(DownloadColumn(binary_units=True), _ObjectsColumn())
+    bar = progress_bar(DownloadColumn(binary_units=True), ObjectsColumn())
     with bar:
         task = bar.add_task(path, total=None, objects_done=0, objects_total=0)
 

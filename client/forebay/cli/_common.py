@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 import forebay
 
@@ -60,6 +68,21 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+class ObjectsColumn(ProgressColumn):
+    """Objects done and objects per second; fields ``objects_done`` and ``objects_total``."""
+
+    def __init__(self, noun: str = "objects") -> None:
+        super().__init__()
+        self._noun = noun
+
+    def render(self, task: Task) -> Text:
+        done = task.fields["objects_done"]
+        elapsed = task.elapsed or 0.0
+        rate = done / elapsed if elapsed else 0.0
+        text = f"{done:,}/{task.fields['objects_total']:,} {self._noun}, {rate:,.0f}/s"
+        return Text(text, no_wrap=True)
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:

@@ -138,6 +138,7 @@ def _facts(raw: dict[str, Any]) -> Table:
         ("origin latency", _latency(raw["origin_latency_s"])),
         ("fill latency", _latency(raw["fill_latency_s"])),
         ("evictions", evictions or "none"),
+        *_writes(raw["spool"]),
         ("errors", errors or "none"),
         (
             "daemon",
@@ -148,6 +149,30 @@ def _facts(raw: dict[str, Any]) -> Table:
     for name, text in facts:
         table.add_row(name, text)
     return table
+
+
+def _writes(spool: dict[str, Any]) -> list[tuple[str, str]]:
+    backlog = "none"
+    if spool["backlog_uploads"]:
+        backlog = (
+            f"{spool['backlog_uploads']:,} uploads, {size_text(spool['backlog_bytes'])}, "
+            f"oldest {duration_text(spool['oldest_age_s'])}"
+        )
+    if spool["overdue"]:
+        backlog += "; overdue: see `forebay uploads`"
+    rate = size_text(spool["uploaded_bytes_last_minute"] // 60)
+    return [
+        ("write backlog", backlog),
+        (
+            "uploads",
+            f"{spool['uploads_done']:,} done ({size_text(spool['uploaded_bytes'])}), "
+            f"{rate}/s in the last minute, {spool['uploads_failed']:,} failed",
+        ),
+        (
+            "spool",
+            f"{size_text(spool['spool_used_bytes'])} of {size_text(spool['spool_max_bytes'])}",
+        ),
+    ]
 
 
 def _latency(percentiles: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _LONGEST_SUSPICION_S = 5.0  # of an origin: then one write tries it
 _LOOK_S = 0.1
-_CALM_S = 0.1  # without a commit
+_CALM_S, _LONGEST_WAY_S = 0.1, 5.0  # without a commit; how long uploads give way
 
 
 class Dispatcher:
@@ -64,6 +64,7 @@ class Dispatcher:
         self._running: dict[Upload, asyncio.Task[None]] = {}
         self._suspects: dict[str, tuple[float, float]] = {}  # origin: (when to ask, pause)
         self._committed_at = 0.0  # monotonic
+        self._is_idle = True  # nothing to upload: asleep until woken
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -75,9 +76,10 @@ class Dispatcher:
         self._wake.set()
 
     def committed(self) -> None:
-        """A writer has been served, and may go on writing."""
+        """A writer has been served, and may go on writing: no need to look at once."""
         self._committed_at = time.monotonic()
-        self._wake.set()
+        if self._is_idle:
+            self._wake.set()
 
     def retry(self, upload: Upload) -> None:
         """Try a write again now, also one that failed for good."""
@@ -108,20 +110,23 @@ class Dispatcher:
                 self._looked()
             except Exception:
                 log.exception("uploads cannot be started")
+            self._is_idle = not len(self._order)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _LOOK_S if len(self._order) else None)
+                await asyncio.wait_for(self._wake.wait(), None if self._is_idle else _LOOK_S)
+            self._is_idle = False
 
     def _start_ready(self) -> None:
         now = time.monotonic()
-        # Uploads give way to writers, as long as there is room: they share cores and disk.
+        # Uploads give way to a burst of writes, with which they share cores and disk.
         is_calm = now - self._committed_at > _CALM_S or self._is_urgent()
+        oldest_at = time.time() - _LONGEST_WAY_S
         for prefix in self._order.origins():
             ask_at, _ = self._suspects.get(prefix, (0.0, 0.0))
-            if ask_at > now:
+            if ask_at > now or not (is_calm or self._order.oldest_at(prefix) < oldest_at):
                 continue
             running = sum(upload.origin == prefix for upload in self._running)
             # An origin that failed a moment ago is asked by one.
-            room = (self._uploads_at_once if is_calm and not ask_at else 1) - running
+            room = (1 if ask_at else self._uploads_at_once) - running
             for upload in self._order.ready(prefix, now):
                 if room <= 0:
                     break

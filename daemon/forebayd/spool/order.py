@@ -169,6 +169,10 @@ class Order:
             if upload.state == WAITING and upload.retry_at <= now and self.blocker(upload) is None:
                 yield upload
 
+    def oldest_at(self, origin: str) -> float:
+        """Return when an origin's first write was committed, in unix seconds."""
+        return next(iter(self._by_origin[origin].values())).committed_at
+
     def origins(self) -> list[str]:
         return [origin for origin, uploads in self._by_origin.items() if uploads]
 

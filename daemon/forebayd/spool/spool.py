@@ -13,6 +13,7 @@ import os
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -241,6 +242,7 @@ class Spool:
         try:
             await self.journal.durable()
         except OSError:
+            await self._dispatcher.cancel(upload)
             self._forget(upload)
             raise
         self._shown.written(upload)
@@ -271,6 +273,7 @@ class Spool:
         info = await upload.done
         version = info.version if info else ""
         self._remember(trailer.operation, version)
+        self._save_memory()
         if staged is not None:
             staged.stream = None  # complete: nothing is left to abort
             self.journal.remove_staged(staged.name)
@@ -333,6 +336,7 @@ class Spool:
         while self._leaving:
             await asyncio.sleep(_GATHER_S)
             leaving, self._leaving = self._leaving, []
+            self._save_memory()  # before the files go, by which a repeated commit is known too
             for upload, info in leaving:
                 if info is not None:
                     self._shown.keep(upload)
@@ -355,15 +359,18 @@ class Spool:
 
     def _forget(self, upload: Upload) -> None:
         """Drop a write that is not to be: it could not be made durable, or was discarded."""
-        self.order.remove(upload)
-        self._leave(upload)
+        if self.order.by_operation(upload.trailer.operation) is upload:
+            self.order.remove(upload)
+            self._leave(upload)
 
     def _remember(self, operation: str, version: str) -> None:
         self._done[operation] = version
         while len(self._done) > _REMEMBERED:
             self._done.popitem(last=False)
+
+    def _save_memory(self) -> None:
         try:
-            self._memory.save(list(self._done)[-_REMEMBERED_DURABLY:])
+            self._memory.save(list(islice(reversed(self._done), _REMEMBERED_DURABLY)))
         except OSError as error:
             log.warning("finished writes cannot be noted", extra={"reason": str(error)})
 

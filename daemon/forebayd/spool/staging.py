@@ -289,8 +289,8 @@ class Staging:
 
     def forget(self, staged: Staged, kept_bytes: int = 0) -> None:
         """Take a file off the list, all of its room but *kept_bytes* given back."""
-        self._files.pop(staged.name, None)
-        self.release(staged.reserved_bytes - kept_bytes)
+        if self._files.pop(staged.name, None) is not None:
+            self.release(staged.reserved_bytes - kept_bytes)
 
     async def abandon(self, name: str) -> None:
         """Remove a file whose writer has given up."""
