@@ -22,8 +22,9 @@ class Commits:
     """The sockets of one cache folder in this process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _kept
+        self._lock = threading.Lock()  # guards _kept and _folders
         self._kept: list[tuple[str, socket.socket]] = []
+        self._folders: dict[str, int] = {}
         _alive.add(self)
 
     def commit(
@@ -33,13 +34,26 @@ class Commits:
 
         Raises ForebayError.
         """
+        request.is_synced_by_writer = True
         try:
             body = self._ask(folder, request.SerializeToString(), timeout_s)
         except OSError:
+            request.is_synced_by_writer = False
             return None
         if body[0]:
             raise from_reply(pb.Error.FromString(body[1:]))
+        # Here rather than in the daemon, which has one thread for all: its rename, to last.
+        os.fsync(self._spool_fd(folder))
         return pb.CommitReply.FromString(body[1:])
+
+    def _spool_fd(self, folder: str) -> int:
+        """Return the open folder of the spool. Raises OSError."""
+        with self._lock:
+            fd = self._folders.get(folder)
+            if fd is None:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                fd = self._folders[folder] = os.open(f"{folder}/{layout.SPOOL}", flags)
+            return fd
 
     def _ask(self, folder: str, body: bytes, timeout_s: float) -> bytes:
         """Return the answer's body. Raises OSError."""
@@ -84,8 +98,11 @@ class Commits:
         """Close what is kept; a closed one that is used again opens what it needs."""
         with self._lock:
             kept, self._kept = self._kept, []
+            folders, self._folders = self._folders, {}
         for _, connection in kept:
             connection.close()
+        for fd in folders.values():
+            os.close(fd)
 
     def after_fork_in_child(self) -> None:
         # The parent's: an answer would reach whichever of the two reads first.

@@ -73,16 +73,6 @@ def as_view(data: Buffer | str) -> memoryview:
 # --- what is written --------------------------------------------------------------------------
 
 
-def check_absent(node: Node, uri: str, timeout_s: float) -> None:
-    """Raise ObjectExistsError if there is an object by now; it is only sure when it is created."""
-    try:
-        reply = node.channel.call("Stat", pb.StatRequest(uri=uri, fresh=True), timeout_s)
-    except ObjectNotFoundError:
-        return
-    if not reply.is_prefix:
-        raise ObjectExistsError(f"{uri} exists already")
-
-
 class Body(Protocol):
     """Bytes that can be had again from their begin."""
 
@@ -222,6 +212,16 @@ def _send(node: Node, trailer: Trailer, body: Body, timeout_s: float) -> None:
 
     timeouts = max(1, -(-body.size_bytes // PIECE_BYTES))
     node.channel.send("Write", requests, timeout_s * timeouts)
+
+
+def check_absent(node: Node, uri: str, timeout_s: float) -> None:
+    """Raise ObjectExistsError if there is an object by now; it is only sure when it is created."""
+    try:
+        reply = node.channel.call("Stat", pb.StatRequest(uri=uri, fresh=True), timeout_s)
+    except ObjectNotFoundError:
+        return
+    if not reply.is_prefix:
+        raise ObjectExistsError(f"{uri} exists already")
 
 
 def append(

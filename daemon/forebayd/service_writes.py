@@ -68,7 +68,10 @@ class WriteCalls:
         if not request.operation:
             raise InvalidPathError("Commit needs the operation's id")
         target = self._spool.staging.target_of(request.file) if request.next_bytes else None
-        reply = pb.CommitReply(version=await self._spool.commit(request.file, request.operation))
+        version = await self._spool.commit(
+            request.file, request.operation, is_synced=request.is_synced_by_writer
+        )
+        reply = pb.CommitReply(version=version)
         if target is not None:
             ahead = self._spool.staging.try_stage(target, request.next_bytes)
             if ahead is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from forebay_protos import layout, spool
 from support.serving import serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PUT = spool.Trailer(spool.PUT, "s3://bucket/ü", 5, operation="0123456789abcdef" * 2)

@@ -18,7 +18,7 @@ from support.remote import RemoteClient
 from support.remote_work import pid
 from support.rounds import rounds
 from support.sealed import seal, version_in
-from support.spooled import journal, unfinished, wait_until, wait_until_empty
+from support.spooled import contents, journal, unfinished, wait_until, wait_until_empty
 from support.write_work import Note, write_on
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def allowed_after(notes: list[Note], known: dict[str, int]) -> tuple[dict[str, s
 def versions_at(bucket: Bucket) -> dict[str, int]:
     """Return the version of each object; raises WrongBytesError if one is not whole."""
     found: defaultdict[str, int] = defaultdict(int)
-    for key in bucket:
-        found[key] = version_in(key, bucket.get(key))
+    for key, data in contents(bucket).items():
+        found[key] = version_in(key, data)
     return found
 
 

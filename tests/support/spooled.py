@@ -37,3 +37,9 @@ def unfinished(bucket: Bucket) -> list[str]:
     """Return the keys that have an upload in parts at the origin which nobody has ended."""
     reply: Any = bucket.client.list_multipart_uploads(Bucket=bucket.name)
     return [upload["Key"] for upload in reply.get("Uploads", ())]
+
+
+def contents(bucket: Bucket) -> dict[str, bytes]:
+    """Return the bytes of every object."""
+    keys = bucket.keys()
+    return {key: bucket.get(key) for key in keys}

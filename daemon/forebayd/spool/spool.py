@@ -178,9 +178,12 @@ class Spool:
         upload = self.order.by_operation(operation)
         return "" if upload is not None and not upload.is_through else None
 
-    async def commit(self, file: str, operation: str) -> str:
-        """Make a staged file a write; returns the origin's version if that was waited for."""
-        return await self._once(operation, lambda: self._commit(file, operation))
+    async def commit(self, file: str, operation: str, *, is_synced: bool = False) -> str:
+        """Make a staged file a write; returns the origin's version if that was waited for.
+
+        *is_synced*: the writer sees to it that the folder is fsynced.
+        """
+        return await self._once(operation, lambda: self._commit(file, operation, is_synced))
 
     async def _once(self, operation: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
         """Do *work* for an operation unless that was done, or is being done, already.
@@ -207,7 +210,7 @@ class Spool:
         answer.set_result(version)
         return version
 
-    async def _commit(self, file: str, operation: str) -> str:
+    async def _commit(self, file: str, operation: str, is_synced: bool) -> str:
         staged = self.staging.get(file)
         path = f"{self.journal.cache_dir}/{file}"
         try:
@@ -232,19 +235,20 @@ class Spool:
         name = self.journal.commit(file)
         self.staging.forget(staged, kept_bytes)
         upload = Upload(name, trailer, target.origin.config.prefix, self.journal.file(name))
-        await self._enter(upload, kept_bytes)
+        await self._enter(upload, kept_bytes, is_synced)
         return ""
 
-    async def _enter(self, upload: Upload, charge_bytes: int) -> None:
+    async def _enter(self, upload: Upload, charge_bytes: int, is_synced: bool) -> None:
         """Take a write whose file has its place; returns when it is durable and shown."""
         upload.charge_bytes = charge_bytes
         needless = self.order.add(upload)  # before the wait: who commits later comes later
-        try:
-            await self.journal.durable()
-        except OSError:
-            await self._dispatcher.cancel(upload)
-            self._forget(upload)
-            raise
+        if not is_synced:
+            try:
+                await self.journal.durable()
+            except OSError:
+                await self._dispatcher.cancel(upload)
+                self._forget(upload)
+                raise
         self._shown.written(upload)
         self._dispatcher.committed()
         if needless is not None:
@@ -306,7 +310,7 @@ class Spool:
             raise
         path = self.journal.file(name)
         upload = Upload(name, trailer, target.origin.config.prefix, path)
-        await self._enter(upload, disk.BLOCK)
+        await self._enter(upload, disk.BLOCK, is_synced=False)
         return ""
 
     # --- when they are there -----------------------------------------------------------------
@@ -341,6 +345,8 @@ class Spool:
                 if info is not None:
                     self._shown.keep(upload)
             try:
+                if any(upload.superseded_by is not None for upload, _ in leaving):
+                    await self.journal.durable()  # what took their places comes first
                 await asyncio.to_thread(self._remove_all, leaving)
                 await self.journal.durable()
             except OSError as error:

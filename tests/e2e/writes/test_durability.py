@@ -21,7 +21,7 @@ from forebay_protos import cache_pb2_grpc, spool
 from support import remote_work, write_work
 from support.remote import RemoteClient
 from support.sizes import some_bytes
-from support.spooled import journal, unfinished, wait_until, wait_until_empty
+from support.spooled import contents, journal, unfinished, wait_until, wait_until_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -265,9 +265,9 @@ def test_pending_writes_are_there_at_once_after_a_restart(
             fault.remove()
         client.settle_uploads([upload.id for upload in client.uploads()])
         client.flush()
-        assert {key: bucket.get(key) for key in bucket} == {
-            name: some_bytes(size) for name, size in CONTENTS.items()
-        } | {"there": b"there"}
+        assert contents(bucket) == {name: some_bytes(size) for name, size in CONTENTS.items()} | {
+            "there": b"there"
+        }
         wait_until_empty(daemon.cache_dir)
         requests = client.stats().origin_requests
         for name, size in CONTENTS.items():

@@ -23,7 +23,7 @@ from support import remote_work, write_work
 from support.disk_usage import watched
 from support.remote import RemoteClient
 from support.sizes import some_bytes
-from support.spooled import journal, unfinished, wait_until, wait_until_empty
+from support.spooled import contents, journal, unfinished, wait_until, wait_until_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ def test_writer_waits_for_room_and_is_told_when_none_comes(
             waiting.result(60)
             patient.flush()
     written["late"] = some_bytes(2 * MIB)
-    assert {key: bucket.get(key) for key in bucket} == written
+    assert contents(bucket) == written
     assert usage.samples > 10
     assert usage.most_bytes <= WHOLE
 
@@ -679,6 +679,6 @@ def test_threads_of_one_client_write_at_once(start_daemon: StartDaemon, bucket: 
 
         list(pool.map(write, range(8)))
         client.flush()
-    assert {key: bucket.get(key) for key in bucket} == {
+    assert contents(bucket) == {
         f"{number}/{n}": b"%d %d" % (number, n) for number in range(8) for n in range(10)
     }

