@@ -161,11 +161,8 @@ class Staging:
             file=staged.file, written_bytes=written_bytes, wanted_bytes=wanted_bytes
         )
         granted = self._node.channel.call("Grow", request, timeout_s).granted_bytes
-        if granted < wanted_bytes:
-            raise SpoolFullError(
-                f"the daemon grants {granted} bytes, the file needs {wanted_bytes}: raise "
-                "spool_max_bytes"
-            )
+        if granted <= written_bytes:
+            raise SpoolFullError(f"the daemon grants {granted} bytes: raise spool_max_bytes")
         staged.granted_bytes = granted
 
     def commit(self, staged: Staged, operation: str, end: int, timeout_s: float) -> str:

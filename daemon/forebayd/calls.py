@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from forebay_protos import cache_pb2 as pb
+from forebayd import deadline
 from forebayd.errors import DaemonError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def error_message(error: Exception) -> pb.Error:
 def unary(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(self: Any, request: Any, context: Any) -> Any:
+        deadline.begin(context.time_remaining())
         try:
             return await method(self, request)
         except Exception as error:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STEP_BYTES = 32 << 20  # by which a stream's file grows
+_LOOK_S = 3.0  # at the origin, for what is to be removed
 _FOOT_BYTES = 4096  # more than any trailer of a key of 1,024 bytes takes
 _KINDS = {
     pb.ChangeRequest.REMOVE: spool.REMOVE,
@@ -80,7 +81,7 @@ class WriteCalls:
 
     @unary
     async def Abandon(self, request: pb.AbandonRequest) -> pb.AbandonReply:
-        await self._spool.staging.abandon(request.file)
+        self._spool.staging.abandon(request.file)
         return pb.AbandonReply()
 
     async def Write(self, requests: AsyncIterator[pb.WriteRequest], context: Any) -> Any:
@@ -107,7 +108,7 @@ class WriteCalls:
             message, position = first, 0
             while True:
                 wanted = position + len(message.data) + _FOOT_BYTES
-                if wanted > staged.granted_bytes:
+                while wanted > staged.granted_bytes:
                     await staging.grow(staged.name, position, wanted + _STEP_BYTES)
                 await asyncio.to_thread(os.pwrite, fd, message.data, position)
                 position += len(message.data)
@@ -122,7 +123,7 @@ class WriteCalls:
             version = await _to_its_end(self._spool.commit(staged.name, trailer.operation))
         except BaseException:
             if self._spool.known(trailer.operation) is None:
-                await staging.abandon(staged.name)
+                staging.abandon(staged.name)
             raise
         finally:
             os.close(fd)
@@ -145,8 +146,8 @@ class WriteCalls:
     async def _check_exists(self, uri: str) -> None:
         """Raise ObjectNotFoundError if there is nothing to remove, as far as can be known."""
         try:
-            info, _ = await self._stat(uri, fresh=True)
-        except (OriginUnavailableError, AccessDeniedError):
+            info, _ = await asyncio.wait_for(self._stat(uri, fresh=True), _LOOK_S)
+        except (OriginUnavailableError, AccessDeniedError, asyncio.TimeoutError):
             return  # a hook is not to fail because the origin is down: the remove will wait for it
         if info is None:
             raise ObjectNotFoundError(f"{uri} is a prefix, not an object: use remove_tree")

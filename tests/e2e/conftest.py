@@ -104,7 +104,7 @@ def start_local(shared_dir: Path, tmp_path: Path) -> Iterator[StartLocal]:
         if tcp is not None:
             arguments += ["--listen", tcp]
         if config is not None:
-            config_file = tmp_path / f"forebay-{number}.toml"
+            config_file = shared_dir / f"forebay-{number}.toml"
             config_file.write_text(config)
             arguments += ["--config", str(config_file)]
         words = {

@@ -153,6 +153,7 @@ class Cache:
                 self.evictor.make_room(0)
                 self.leases.sweep()
                 self.spool.staging.sweep()
+                self.spool.tidy()
                 self._compact()
                 self.store.catalogue.commit(meta={"statistics": self.statistics.totals_to_carry()})
             except Exception:
@@ -197,7 +198,7 @@ class Cache:
         """Ensure that a range is in the table; counts its bytes and, with *is_counted*, a read."""
         target = self.origins.target(uri)
         entry = self.filler.cached(target)
-        if entry is not None and (not version or entry.version == version):
+        if entry is not None and (not version or self.written.is_same(version, entry.version)):
             end_there = entry.size_bytes if end is None else min(end, entry.size_bytes)
             if not entry.missing_blocks(start, end_there):
                 self._count_read("hits" if is_counted else "", "hit_bytes", end_there - start)
@@ -276,7 +277,7 @@ class Cache:
                 while position < end and len(ahead) < 4:
                     stop = min(end, position + step)
                     request = target.origin.driver.get_range(
-                        target.uri, position, stop, version=version
+                        target.uri, position, stop, version=self.written.version(version)
                     )
                     ahead.append(asyncio.create_task(request))
                     position = stop

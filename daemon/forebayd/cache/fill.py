@@ -110,7 +110,7 @@ class Filler:
                 if isinstance(outcome, Uncached):
                     return outcome, True
                 entry = outcome
-            if version and entry.version != version:
+            if version and not self._is_same(version, entry.version):
                 raise VersionChangedError(
                     f"{target.uri} has changed: version {version} was asked for, "
                     f"it has {entry.version} now"
@@ -131,6 +131,9 @@ class Filler:
                 return updated, True
             filled = True
         raise VersionChangedError(f"{target.uri} changes faster than it can be read")
+
+    def _is_same(self, one: str, other: str) -> bool:
+        return one == other if self.written is None else self.written.is_same(one, other)
 
     def cached(self, target: Target) -> Entry | None:
         """Return the entry if it may be served now without asking the origin."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from forebay_protos import spool
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_RENAMED = 10_000  # for readers who began before an upload ended
 _NEVER = (NEVER_STALE, 2**32 - 1)
 
 
@@ -52,6 +54,7 @@ class Written:
         self._evictor = evictor
         self._listings = listings
         self._origins = origins
+        self._renamed: OrderedDict[str, str] = OrderedDict()  # version while pending: the origin's
 
     # --- what the spool tells ----------------------------------------------------------------
 
@@ -68,16 +71,19 @@ class Written:
             if below:
                 self._evictor.remove(below, "removed")
 
-    def keep(self, upload: Upload) -> None:
+    def keep(self, upload: Upload, info: ObjectInfo) -> None:
         """Make the bytes of a put that was uploaded a cached object, if they are not one yet."""
+        self._renamed[upload.pending_version] = info.version
+        if len(self._renamed) > _RENAMED:
+            self._renamed.popitem(last=False)
         target = self._origins.target(upload.uri)
         entry = self._store.get(target.fingerprint)
         if entry is not None or self._order.seen(upload.origin, target.uri) is not None:
             return
         try:
             self._show(upload, target)
-        except OSError as error:
-            log.error("a write is not kept", exc_info=error, extra={"uri": target.uri})
+        except Exception:
+            log.exception("a write is not kept", extra={"uri": target.uri})
 
     def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
         """Keep what was uploaded under its origin's version; forget what was known before."""
@@ -111,6 +117,14 @@ class Written:
         version = "" if seen.is_barrier else seen.pending_version
         if trailer.base_version != version:
             raise VersionChangedError(f"{target.uri} has been written meanwhile")
+
+    def version(self, version: str) -> str:
+        """Return the origin's version for one of ours, by which a reader may know an object."""
+        return self._renamed.get(version, version)
+
+    def is_same(self, one: str, other: str) -> bool:
+        """Tell whether two versions are of the same bytes."""
+        return self.version(one) == self.version(other)
 
     # --- the cache ---------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 ``spool/staging/<name>`` belongs to a writer, who holds a flock on it; its length is what it may
 take. ``spool/<epoch>-<number>`` is committed: the rename gave it its place in the order, for good,
-since an epoch (a run of the daemon) never comes again. ``<name>.parts`` beside it remembers an
-upload in parts. Nothing here is removed by anything but a finished or discarded write.
+since an epoch (a run of the daemon) never comes again. ``spool/<name>.parts`` remembers an upload
+in parts of either; without its file it says what is to be ended at the origin. Nothing here is
+removed by anything but a finished or discarded write.
 """
 
 from __future__ import annotations
@@ -184,7 +185,6 @@ class Journal:
     def remove(self, name: str) -> None:
         """Remove a write that is done; ``durable`` makes it last. In any thread."""
         self.file(name).unlink(missing_ok=True)
-        self.file(name + _PARTS).unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
         """Return the committed files, in order."""
@@ -210,21 +210,37 @@ class Journal:
 
     # --- uploads in parts --------------------------------------------------------------------
 
-    def remember_parts(self, name: str, upload: str, part_bytes: int) -> None:
-        """Note an upload in parts, to go on with it, or to end it, after a restart."""
-        text = json.dumps({"upload": upload, "part_bytes": part_bytes})
-        write_atomically(self.file(name + _PARTS), text, durable=True)
+    def remember_parts(self, name: str, uri: str, upload: str, part_bytes: int) -> None:
+        """Note an upload in parts, to go on with it, or to end it. In any thread."""
+        text = json.dumps({"uri": uri, "upload": upload, "part_bytes": part_bytes})
+        write_atomically(self._note(name), text, durable=True)
 
     def parts(self, name: str) -> tuple[str, int] | None:
         """Return (upload id, size of its parts in bytes) if one was begun."""
         try:
-            noted = json.loads(self.file(name + _PARTS).read_text())
+            noted = json.loads(self._note(name).read_text())
             return str(noted["upload"]), int(noted["part_bytes"])
         except (FileNotFoundError, ValueError, KeyError):
             return None
 
     def forget_parts(self, name: str) -> None:
-        self.file(name + _PARTS).unlink(missing_ok=True)
+        self._note(name).unlink(missing_ok=True)
+
+    def orphans(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (name, URI, upload id) of the uploads in parts whose files are gone."""
+        for note in sorted(self.path.glob("*" + _PARTS)):
+            name = note.name.removesuffix(_PARTS)
+            if self.file(name).exists() or (self.cache_dir / layout.STAGING / name).exists():
+                continue
+            try:
+                noted = json.loads(note.read_text())
+                yield name, str(noted["uri"]), str(noted["upload"])
+            except (FileNotFoundError, ValueError, KeyError):
+                self.forget_parts(name)
+
+    def _note(self, name: str) -> Path:
+        """Return where the parts of a staged or committed file are noted."""
+        return self.path / (os.path.basename(name) + _PARTS)  # noqa: PTH119  # either kind of name
 
     def close(self) -> None:
         os.close(self._fd)

@@ -23,6 +23,7 @@ from forebayd.errors import (
     InvalidPathError,
     ObjectNotFoundError,
 )
+from forebayd.origin.driver import TransientError
 from forebayd.spool.dispatch import Dispatcher
 from forebayd.spool.order import FAILED, Upload
 from forebayd.spool.uploader import opened
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_COMMITTED_MODE = 0o640  # what is acknowledged is no longer its writer's to change
 _GATHER_S = 0.01  # files to remove with one fsync
 _COMPLAIN_S = 60.0
+_TIDY_AGAIN_S = 10.0
 _PROGRESS_S = 0.2
 # Finished operations, for commits that are repeated: within a run, and after one that ended before
 # it could answer.
@@ -54,8 +57,8 @@ class Shown(Protocol):
     def written(self, upload: Upload) -> None:
         """A write is durable now: what was cached of it is out of date."""
 
-    def keep(self, upload: Upload) -> None:
-        """The origin has it, and its file is about to be removed."""
+    def keep(self, upload: Upload, info: ObjectInfo) -> None:
+        """The origin has it since a moment ago, as *info*; its file is about to be removed."""
 
     def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
         """The origin has it, and the journal no longer."""
@@ -123,7 +126,8 @@ class Spool:
         )
         self._leaving: list[tuple[Upload, ObjectInfo | None]] = []
         self._removing: asyncio.Task[None] | None = None
-        self._complain_at = 0.0
+        self._tidying: asyncio.Task[None] | None = None
+        self._complain_at = self._tidy_at = 0.0
         self.uploads_done = 0
         self.uploaded_bytes = 0
 
@@ -217,6 +221,7 @@ class Spool:
             with opened(path) as fd:
                 trailer = spool.read_trailer(fd)
                 kept_bytes = os.fstat(fd).st_blocks * 512
+                os.fchmod(fd, _COMMITTED_MODE)
         except (OSError, ValueError) as error:
             raise InvalidPathError(f"{file} cannot be committed: {error}") from error
         if trailer.operation != operation or trailer.kind not in spool.WITH_BYTES:
@@ -272,6 +277,8 @@ class Spool:
         upload = Upload(
             self.journal.next_name(), trailer, prefix, path, is_through=True, parts=parts
         )
+        if staged is not None and staged.target is None:
+            upload.attempts = 1  # at least: of a daemon that died before it answered
         self.order.add(upload)
         self._dispatcher.wake()
         info = await upload.done
@@ -279,7 +286,8 @@ class Spool:
         self._remember(trailer.operation, version)
         self._save_memory()
         if staged is not None:
-            staged.stream = None  # complete: nothing is left to abort
+            if parts is not None:
+                self.journal.forget_parts(staged.name)
             self.journal.remove_staged(staged.name)
             self.staging.forget(staged)
         return version
@@ -324,9 +332,12 @@ class Spool:
             self._shown.uploaded(upload, info)
             if not upload.done.done():
                 upload.done.set_result(info)
-        else:
-            self._remember(upload.trailer.operation, info.version if info else "")
-            self._leave(upload, info)
+            return
+        self._remember(upload.trailer.operation, info.version if info else "")
+        if info is not None:
+            # At once: a later write of its key may be here and gone before the file is removed.
+            self._shown.keep(upload, info)
+        self._leave(upload, info)
 
     def _leave(self, upload: Upload, info: ObjectInfo | None = None) -> None:
         """Take a write out of the journal, soon; *info* is what it has become at the origin."""
@@ -341,9 +352,6 @@ class Spool:
             await asyncio.sleep(_GATHER_S)
             leaving, self._leaving = self._leaving, []
             self._save_memory()  # before the files go, by which a repeated commit is known too
-            for upload, info in leaving:
-                if info is not None:
-                    self._shown.keep(upload)
             try:
                 if any(upload.superseded_by is not None for upload, _ in leaving):
                     await self.journal.durable()  # what took their places comes first
@@ -362,6 +370,27 @@ class Spool:
     def _remove_all(self, leaving: list[tuple[Upload, ObjectInfo | None]]) -> None:
         for upload, _ in leaving:
             self.journal.remove(upload.name)
+
+    def tidy(self) -> None:
+        """Begin to end what uploads in parts have left at the origins, unless that goes on."""
+        is_running = self._tidying is not None and not self._tidying.done()
+        if not is_running and time.monotonic() >= self._tidy_at:
+            self._tidying = asyncio.create_task(self._end_orphans())
+
+    async def _end_orphans(self) -> None:
+        alive = {upload.name for upload in self.order}  # some have their files elsewhere
+        for name, uri, number in self.journal.orphans():
+            if name in alive:
+                continue
+            try:
+                await self._origins.target(uri).origin.driver.abort_upload(uri, number)
+            except (DaemonError, TransientError, OSError) as error:
+                log.warning(
+                    "an upload in parts cannot be ended", extra={"uri": uri, "reason": str(error)}
+                )
+                self._tidy_at = time.monotonic() + _TIDY_AGAIN_S
+            else:
+                self.journal.forget_parts(name)
 
     def _forget(self, upload: Upload) -> None:
         """Drop a write that is not to be: it could not be made durable, or was discarded."""
@@ -431,10 +460,6 @@ class Spool:
         if self.order.by_operation(upload.trailer.operation) is None:
             return  # it was faster
         log.warning("a write is discarded", extra={"uri": upload.uri})
-        try:
-            await self._uploader.abort(upload, self._origins.target(upload.uri).origin.driver)
-        except DaemonError as error:
-            log.warning("its upload in parts is left behind", extra={"reason": str(error)})
         self._forget(upload)
         self._shown.discarded(upload)
 
@@ -486,6 +511,9 @@ class Spool:
                 break
             await asyncio.sleep(0.05)
         await self._dispatcher.stop()
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.wait([self._tidying])
         if self._removing is not None:
             await self._removing
         if len(self.order):

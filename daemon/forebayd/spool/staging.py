@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from forebayd import deadline
 from forebayd.errors import SpoolFullError, StageLostError
 from forebayd.origin.driver import TransientError
 from forebayd.spool.uploader import gather_all, mapped, opened
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_S = 5.0  # for room, before a file passes through although it would fit
 _ABANDONED_S = 5.0  # a staged file that nobody has held for so long
+_ANSWER_S = 0.3  # before a caller's deadline, to tell it what it waited for
 _LEAST_PART_BYTES = 5 << 20  # S3's
 _STREAM_PART_BYTES = 64 << 20  # 10,000 parts of it are 640 GB
 _PARTS_AT_ONCE = 4
@@ -58,7 +60,7 @@ class Staged:
     name: str
     target: Target | None  # None: of a writer that has outlived a daemon
     granted_bytes: int  # the length that the file may have
-    reserved_bytes: int
+    reserved_bytes: int  # of the spool; less once parts of it have passed through
     seen_at: float  # monotonic: when somebody was known to hold it
     stream: Stream | None = None
 
@@ -84,6 +86,9 @@ class Staging:
         self._files: dict[str, Staged] = {}
         self._freed = asyncio.Event()
         for name, length in journal.staged():
+            if journal.parts(name) is not None:  # punched: what is left of it is no object
+                journal.remove_staged(name)
+                continue
             # Its writer may have lived on while there was no daemon, and may commit it yet.
             room = disk.rounded(length)
             self.charge(room)
@@ -92,8 +97,13 @@ class Staging:
     # --- the ledger --------------------------------------------------------------------------
 
     async def reserve(self, size_bytes: int) -> None:
-        """Take room; waits until there is some. The caller's deadline ends the wait."""
+        """Take room; waits until there is some. Raises SpoolFullError at the call's deadline."""
         while not self.try_reserve(size_bytes):
+            if deadline.left_s() < _ANSWER_S:
+                raise SpoolFullError(
+                    f"the spool is full: {self.used_bytes} of {self.limit_bytes} bytes wait for "
+                    "their upload, see `forebay uploads`; a longer timeout_s waits longer"
+                )
             self._freed.clear()
             # Not only for the event: the cache may be able to evict by now.
             with contextlib.suppress(asyncio.TimeoutError):
@@ -171,18 +181,19 @@ class Staging:
         return None if staged is None else staged.target
 
     async def grow(self, name: str, written_bytes: int, wanted_bytes: int) -> int:
-        """Let a file become longer; returns how long it may be.
+        """Let a file become longer; returns how long it may be, which may be less than wanted.
 
         Raises StageLostError, SpoolFullError, or what the origin has against a stream.
         """
         staged = self.get(name)
         if wanted_bytes > staged.granted_bytes:
-            is_stream = staged.stream is not None or wanted_bytes > self.limit_bytes
+            fitting_bytes = min(wanted_bytes, self.limit_bytes)
+            is_stream = staged.stream is not None or fitting_bytes <= staged.granted_bytes
             if not is_stream:
-                more = max(0, disk.rounded(wanted_bytes) - staged.reserved_bytes)
+                more = max(0, disk.rounded(fitting_bytes) - staged.reserved_bytes)
                 # When all room is taken by writers who wait like this one, nothing will come free.
                 patience_s = _PATIENCE_S if self._may_stream(staged, written_bytes) else None
-                is_stream = not await self._extend(staged, wanted_bytes, more, patience_s)
+                is_stream = not await self._extend(staged, fitting_bytes, more, patience_s)
             if is_stream:
                 await self._pass_through(staged, written_bytes, wanted_bytes)
         return staged.granted_bytes
@@ -207,15 +218,12 @@ class Staging:
     # --- files that are larger than the spool ------------------------------------------------
 
     async def _pass_through(self, staged: Staged, written_bytes: int, wanted_bytes: int) -> None:
-        stream = staged.stream or await self._begin_stream(staged)
+        """Upload some parts, and grant the room that they have given back."""
+        stream = staged.stream or await self._begin_stream(staged, written_bytes)
         await self._send(staged, stream, written_bytes)
-        room = disk.rounded(wanted_bytes - stream.sent_bytes)
-        if room > self.limit_bytes:
-            raise SpoolFullError(
-                f"{room} bytes at once are more than the spool holds ({self.limit_bytes}): write "
-                "in smaller pieces or raise spool_max_bytes"
-            )
-        await self._extend(staged, wanted_bytes, max(0, room - staged.reserved_bytes), None)
+        fitting_bytes = min(wanted_bytes, stream.sent_bytes + staged.reserved_bytes)
+        if fitting_bytes > staged.granted_bytes:
+            await self._extend(staged, fitting_bytes, 0, None)
 
     @property
     def _part_bytes(self) -> int:
@@ -226,32 +234,37 @@ class Staging:
             staged.target is not None
             and staged.target.origin.driver.can_upload_parts
             and self._can_punch
-            and _LEAST_PART_BYTES <= self._part_bytes <= written_bytes
+            and self._part_bytes >= _LEAST_PART_BYTES
+            # Who holds room for two parts needs no more than that to get on.
+            and written_bytes >= 2 * self._part_bytes
         )
 
-    async def _begin_stream(self, staged: Staged) -> Stream:
+    async def _begin_stream(self, staged: Staged, written_bytes: int) -> Stream:
         target = staged.target
-        if target is None or not self._may_stream(staged, self._part_bytes):
+        if target is None or not self._may_stream(staged, written_bytes):
             raise SpoolFullError(
                 f"the file is larger than the spool holds ({self.limit_bytes} bytes), and cannot "
                 "be passed on in parts: raise spool_max_bytes"
             )
         upload = await patiently(lambda: target.origin.driver.begin_upload(target.uri))
+        await asyncio.to_thread(
+            self._journal.remember_parts, staged.name, target.uri, upload, self._part_bytes
+        )
         staged.stream = Stream(target, upload, self._part_bytes)
         return staged.stream
 
     async def _send(self, staged: Staged, stream: Stream, written_bytes: int) -> None:
-        """Upload the whole parts that are written, and give their room to what follows."""
+        """Upload the first of the whole parts that are written, and punch them out of the file.
+
+        Their room stays with the file, for what follows.
+        """
         first = len(stream.tags)
-        count = max(0, written_bytes // stream.part_bytes - first)
+        count = min(_PARTS_AT_ONCE, max(0, written_bytes // stream.part_bytes - first))
         tags = await self._send_parts(staged, stream, first, count, stream.part_bytes)
         stream.tags += tags
         if count:
             with opened(self._journal.cache_dir / staged.name, os.O_RDWR) as fd:
                 disk.punch(fd, first * stream.part_bytes, count * stream.part_bytes)
-            room = min(count * stream.part_bytes, staged.reserved_bytes)
-            staged.reserved_bytes -= room
-            self.release(room)
 
     async def _send_parts(
         self, staged: Staged, stream: Stream, first: int, count: int, last_bytes: int
@@ -292,28 +305,16 @@ class Staging:
         if self._files.pop(staged.name, None) is not None:
             self.release(staged.reserved_bytes - kept_bytes)
 
-    async def abandon(self, name: str) -> None:
+    def abandon(self, name: str) -> None:
         """Remove a file whose writer has given up."""
         staged = self._files.get(name)
-        if staged is None:
-            return
-        self._journal.remove_staged(name)
-        self.forget(staged)
-        await self._abort_stream(staged)
+        if staged is not None:
+            self._journal.remove_staged(name)
+            self.forget(staged)
 
-    async def _abort_stream(self, staged: Staged) -> None:
-        if staged.stream is None:
-            return
-        stream, staged.stream = staged.stream, None
-        try:
-            await stream.target.origin.driver.abort_upload(stream.target.uri, stream.upload)
-        except Exception:
-            log.exception("an upload in parts is left behind", extra={"uri": stream.target.uri})
-
-    def sweep(self) -> list[asyncio.Task[None]]:
-        """Take back the files whose writers are gone; returns what is still to be awaited."""
+    def sweep(self) -> None:
+        """Take back the files whose writers are gone; their notes of parts say what to end."""
         now = time.monotonic()
-        aborting = []
         for staged in list(self._files.values()):
             if now - staged.seen_at < _ABANDONED_S:
                 continue
@@ -321,9 +322,6 @@ class Staging:
                 staged.seen_at = now - _ABANDONED_S / 2  # held: no need to try it every time
                 continue
             self.forget(staged)
-            if staged.stream is not None:
-                aborting.append(asyncio.create_task(self._abort_stream(staged)))
-        return aborting
 
 
 async def patiently(request: Callable[[], Awaitable[T]]) -> T:

@@ -174,7 +174,9 @@ class Uploader:
         if noted is None:
             part_bytes = max(self._part_bytes, -(-size // _MOST_PARTS))
             number = await origin.begin_upload(upload.uri)
-            await asyncio.to_thread(self._journal.remember_parts, upload.name, number, part_bytes)
+            await asyncio.to_thread(
+                self._journal.remember_parts, upload.name, upload.uri, number, part_bytes
+            )
         starts = range(0, size, part_bytes)
         tags = [""] * len(starts)
         upload.uploaded_bytes = 0
@@ -209,13 +211,6 @@ class Uploader:
             if info.size_bytes != upload.trailer.size_bytes:
                 raise
             return info
-
-    async def abort(self, upload: Upload, origin: Origin) -> None:
-        """Remove what an unfinished upload has left at the origin."""
-        noted = self._journal.parts(upload.name)
-        if noted is not None:
-            await origin.abort_upload(upload.uri, noted[0])
-            self._journal.forget_parts(upload.name)
 
     # --- without bytes -----------------------------------------------------------------------
 

@@ -501,7 +501,7 @@ def test_files_are_not_written_unless_somebody_said_so(
     daemon = start_local()
     files.put("there", b"there")
     with forebay.Client(daemon.address) as client:
-        for write in (
+        writes: tuple[Callable[[], object], ...] = (
             lambda: client.put(files.url("k"), b"data"),
             lambda: client.put(files.url("k"), b"data", mode="write_through"),
             lambda: client.remove(files.url("there")),
@@ -511,7 +511,8 @@ def test_files_are_not_written_unless_somebody_said_so(
             lambda: client.open(files.url("k"), "wb").close(),
             lambda: client.open(files.url("k"), "xb").close(),
             lambda: client.open(files.url("there"), "ab").close(),
-        ):
+        )
+        for write in writes:
             with pytest.raises(forebay.AccessDeniedError, match=r"read-only.*\[\[origin\]\]"):
                 write()
         assert client.get(files.url("there")) == b"there"
@@ -573,7 +574,7 @@ def test_full_disk_is_told_and_nothing_is_published(
     monkeypatch: pytest.MonkeyPatch,
     is_shared: bool,
 ) -> None:
-    daemon = start_daemon(cache_dir=little_disk / "cache", min_free_bytes=0)
+    daemon = start_daemon(cache_dir=little_disk / "cache", min_free_bytes=1)
     if not is_shared:
         monkeypatch.setenv("FOREBAY_CACHE_DIR", str(tmp_path))
     bucket.put("k", b"old")
@@ -595,10 +596,11 @@ def test_full_disk_is_told_and_nothing_is_published(
             while True:
                 ballast.write(bytes(4096))
                 ballast.flush()
-        for write in (
+        writes: tuple[Callable[[], object], ...] = (
             lambda: client.put(bucket.url("k"), some_bytes(100_000)),
             lambda: client.remove(bucket.url("k")),
-        ):
+        )
+        for write in writes:
             with pytest.raises(forebay.SpoolFullError, match=r"(?i)disk|space"):
                 write()
         (little_disk / "ballast").unlink()

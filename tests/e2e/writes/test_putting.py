@@ -70,7 +70,7 @@ def test_text_is_written_as_utf_8(either: forebay.Client, files: FileOrigin) -> 
 
 
 def test_large_array_is_written(either: forebay.Client, files: FileOrigin) -> None:
-    data = np.random.default_rng(1).integers(0, 1 << 62, (133 * MIB + 80) // 8)
+    data: Any = np.random.default_rng(1).integers(0, 1 << 62, (133 * MIB + 80) // 8)
 
     either.put(files.url("a"), data)
 

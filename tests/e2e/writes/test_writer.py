@@ -76,10 +76,9 @@ def test_it_is_a_file_to_be_written_in_order(shared: forebay.Client, files: File
 
 
 @pytest.mark.parametrize("mode", ["w", "wt", "tw"])
-def test_text_is_encoded_and_decoded(
-    either: forebay.Client, files: FileOrigin, mode: str
-) -> None:
+def test_text_is_encoded_and_decoded(either: forebay.Client, files: FileOrigin, mode: str) -> None:
     text = "grün\n" * 500_000
+    file: Any
     with either.open(files.url("a"), mode) as file:
         file.write(text)
     with either.open(files.url("b"), mode, encoding="latin-1") as file:
@@ -163,12 +162,15 @@ def test_block_that_raises_publishes_nothing(
     either: forebay.Client, files: FileOrigin, mode: str, size: int
 ) -> None:
     before = used_bytes(either)
-    with (
-        pytest.raises(KeyError, match="mine"),
-        either.open(files.url("a"), mode) as file,
-    ):
-        file.write("x" * size if "b" not in mode else b"x" * size)
-        raise KeyError("mine")
+    file: Any = either.open(files.url("a"), mode)
+
+    def interrupted_write() -> None:
+        with file:
+            file.write("x" * size if "b" not in mode else b"x" * size)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        interrupted_write()
 
     assert file.closed
     assert not either.exists(files.url("a"))
@@ -181,12 +183,15 @@ def test_file_that_is_dropped_publishes_nothing_and_complains(
     either: forebay.Client, files: FileOrigin, mode: str, size: int
 ) -> None:
     before = used_bytes(either)
-    file = either.open(files.url("a"), mode)
-    file.write("x" * size if "b" not in mode else b"x" * size)
 
-    with pytest.warns(ResourceWarning, match="nothing was written") as caught:
+    def write_and_drop() -> None:
+        file: Any = either.open(files.url("a"), mode)
+        file.write("x" * size if "b" not in mode else b"x" * size)
         del file
         gc.collect()
+
+    with pytest.warns(ResourceWarning, match="nothing was written") as caught:
+        write_and_drop()
 
     assert len(caught) == 1
     assert not either.exists(files.url("a"))
@@ -235,6 +240,7 @@ def _abandon_all(file: Any) -> Any:
 def test_create_writes_what_is_not_there(
     either: forebay.Client, files: FileOrigin, mode: str
 ) -> None:
+    file: Any
     with either.open(files.url("a"), mode) as file:
         file.write("new" if mode == "x" else b"new")
 

@@ -56,8 +56,8 @@ def test_a_bad_path_needs_no_daemon_to_be_refused(short_dir: Path) -> None:
         client.get("")
     with pytest.raises(TypeError):
         client.get(b"s3://bucket/a")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'rb'"):
-        client.open("s3://bucket/a", "wb")
+    with pytest.raises(ValueError, match=r"'rwb'"):
+        client.open("s3://bucket/a", "rwb")
 
 
 def test_a_daemon_that_is_down_is_waited_for_and_named(short_dir: Path) -> None:
