@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import grpc
 
 from forebay_protos import cache_pb2 as pb
 from forebayd import deadline
-from forebayd.errors import DaemonError
+from forebayd.errors import DaemonError, SpoolFullError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,11 +33,21 @@ _STATUS = {
 }
 
 
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SpoolFullError(
+            f"the disk of the cache folder is full ({error.strerror}): nothing was written; make "
+            "room on it or lower max_bytes"
+        )
+    return error
+
+
 def _kind_name(kind: int) -> str:
     return str(pb.ErrorKind.Name(kind))
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+    error = _translated(error)
     kind = error.kind if isinstance(error, DaemonError) else pb.INTERNAL_ERROR
     if not isinstance(error, DaemonError):
         log.error("a call failed", exc_info=error)
@@ -48,6 +59,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) 
 
 
 def error_message(error: Exception) -> pb.Error:
+    error = _translated(error)
     if isinstance(error, DaemonError):
         return pb.Error(kind=error.kind, message=str(error))
     log.error("a fill failed", exc_info=error)

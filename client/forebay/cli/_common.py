@@ -27,12 +27,19 @@ _LOOK_S = 3.0  # a daemon that is restarted is back by then
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
+def _checked_seconds(_: click.Context, __: click.Parameter, seconds: float) -> float:
+    if not 0 < seconds < float("inf"):  # which click.FloatRange takes NaN for
+        raise click.BadParameter(f"{seconds} is not a number of seconds above 0")
+    return seconds
+
+
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--address`` and ``--timeout-s``."""
     command = click.option(
         "--timeout-s",
         default=60.0,
         show_default=True,
+        callback=_checked_seconds,
         help="How long the daemon may take for one thing.",
     )(command)
     return address_option(command)

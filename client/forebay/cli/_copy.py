@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
@@ -50,6 +50,10 @@ def cp(source: str, target: str, recursive: bool, address: str | None, timeout_s
       forebay cp -r s3://bucket/coco/val2017 ./val2017
       forebay cp -r ./checkpoints s3://bucket/run7/checkpoints
     """
+    if "-" in (source, target):
+        raise click.UsageError(
+            "`forebay cat` writes an object to standard output, and /dev/stdin can be copied"
+        )
     with forebay.Client(address, timeout_s=timeout_s) as client:
         one, other = find_place(client, source), find_place(client, target)
         if one.is_local and not os.path.lexists(source):
@@ -194,17 +198,26 @@ class _Copier:
             )
 
     def download(self, uri: str, folder: Path, parts: tuple[str, ...] = ()) -> None:
-        target = folder.joinpath(*map(_file_name, parts))
+        # A link stays one: what it leads to is written.
+        target = Path(os.path.realpath(folder.joinpath(*map(_file_name, parts))))
+        if target.exists() and not target.is_file():  # a device or a pipe; folders raise
+            with target.open("wb", buffering=0) as sink:
+                self._receive(uri, sink)
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".forebay-{secrets.token_hex(8)}.part")
         try:
-            with self._client.open(uri) as file, scratch.open("xb") as sink:
-                while chunk := file.read(_CHUNK_BYTES):
-                    sink.write(chunk)
-                    self._advance(len(chunk))
+            with scratch.open("xb") as sink:
+                self._receive(uri, sink)
             scratch.replace(target)
         finally:
             scratch.unlink(missing_ok=True)
+
+    def _receive(self, uri: str, sink: BinaryIO) -> None:
+        with self._client.open(uri) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                sink.write(chunk)
+                self._advance(len(chunk))
 
     def upload(self, path: Path, uri: str) -> None:
         with path.open("rb") as file, self._client.open(uri, "wb") as sink:

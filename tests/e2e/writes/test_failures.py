@@ -495,6 +495,11 @@ def test_remove_does_not_wait_for_an_origin_that_does_not_answer(
 # --- files ------------------------------------------------------------------------------------
 
 
+def append(client: forebay.Client, path: str) -> None:
+    with client.open(path, "ab") as file:
+        file.write(b"more")
+
+
 def test_files_are_not_written_unless_somebody_said_so(
     start_local: StartLocal, files: FileOrigin
 ) -> None:
@@ -510,7 +515,7 @@ def test_files_are_not_written_unless_somebody_said_so(
             lambda: client.move(files.url("there"), files.url("k")),
             lambda: client.open(files.url("k"), "wb").close(),
             lambda: client.open(files.url("k"), "xb").close(),
-            lambda: client.open(files.url("there"), "ab").close(),
+            lambda: append(client, files.url("there")),
         )
         for write in writes:
             with pytest.raises(forebay.AccessDeniedError, match=r"read-only.*\[\[origin\]\]"):
