@@ -133,16 +133,16 @@ class Client:
 
     @overload
     def open(
-        self, path: StrPath, mode: Literal["w", "x", "a", "wt", "xt", "at"], encoding: str = ...
+        self, path: StrPath, mode: Literal["w", "x", "a", "wt", "xt", "at"], *, encoding: str = ...
     ) -> TextWriter: ...
 
     @overload
     def open(
-        self, path: StrPath, mode: str = ..., encoding: str = ...
+        self, path: StrPath, mode: str = ..., *, encoding: str = ...
     ) -> io.BufferedReader | io.TextIOWrapper | ObjectWriter: ...
 
     def open(
-        self, path: StrPath, mode: str = "rb", encoding: str = "utf-8"
+        self, path: StrPath, mode: str = "rb", *, encoding: str = "utf-8"
     ) -> io.BufferedReader | io.TextIOWrapper | ObjectWriter:
         """Open an object as a file; without "b" in *mode*, as a file of text.
 

@@ -34,7 +34,7 @@ _PARTS = ".parts"
 _DAMAGED = ".damaged"
 _MODE = 0o2770
 _SMALL_BYTES = 1 << 20
-_READY_FILES = 8
+_READY_FILES = 64
 
 
 class Journal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -273,9 +274,11 @@ def test_open_file_stays_readable_when_evicted(client: forebay.Client, sized: Bu
             assert first + file.read() == data
 
 
-def test_open_takes_rb_only(client: forebay.Client, sized: Bucket) -> None:
-    for mode in ("r", "wb", "ab", "r+b"):
-        with pytest.raises(ValueError, match="rb"):
+def test_open_updates_nothing_and_finds_nothing_absent(
+    client: forebay.Client, sized: Bucket
+) -> None:
+    for mode in ("r+b", "w+", "rw", "b", "rbt", ""):
+        with pytest.raises(ValueError, match=re.escape(repr(mode))):
             client.open(sized.url("1"), mode)
     with pytest.raises(FileNotFoundError):
         client.open(sized.url("absent"))
