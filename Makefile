@@ -53,7 +53,7 @@ types: $(VENV)/.installed
 imports: $(VENV)/.installed
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed ceph ## every number that the documentation claims
+bench: $(VENV)/.torch ceph ## every number that the documentation claims
 	@for script in $(BENCHMARKS); do echo "$$script:"; $(BIN)/python $$script || exit 1; done
 
 protos: .venv-protos/.installed ## the stubs, from cache.proto
@@ -75,6 +75,11 @@ clean: clean-results ## remove environments, caches and results of tests
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@deploy/dev/venv.sh "$(PYTHON)" $(VENV) -e '.[daemon,dev]' -c constraints.txt
+	@touch $@
+
+# Only the benchmarks of checkpoints need it.
+$(VENV)/.torch: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
 	@touch $@
 
 .venv-3.%/.installed: pyproject.toml constraints.txt

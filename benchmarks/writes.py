@@ -2,7 +2,7 @@
 
 Puts run while earlier ones are being uploaded, as they do in a training. The test Ceph shares disk
 and cores with everything else here, so what goes to it directly is slower than elsewhere.
-Needs torch. Run: python benchmarks/writes.py
+Needs torch, which `make bench` installs. Run: python benchmarks/writes.py
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SMALL_BYTES = 100_000
 MIB = 1 << 20
 WRITERS = 8
+PUTS = 300  # of each writer in a round
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -139,17 +140,16 @@ def save_locally(folder: Path, count: int) -> None:
     os.close(folder_fd)
 
 
-def put_all(address: str, prefix: str, count: int) -> None:
+def put_all(client: forebay.Client, prefix: str, count: int) -> None:
     data = os.urandom(SMALL_BYTES)
-    with forebay.Client(address) as client:
-        for number in range(count):
-            client.put(f"{prefix}/{number}", data)
+    for number in range(count):
+        client.put(f"{prefix}/{number}", data)
 
 
 def _wait_and(work: Callable[..., None], barrier: Any, arguments: tuple[Any, ...]) -> None:
     work(*arguments, 3)  # what a process does once
     barrier.wait()
-    work(*arguments, 100)
+    work(*arguments, PUTS)
     barrier.wait()
 
 
@@ -173,16 +173,16 @@ def puts(
     folder: Path, daemon: DaemonProcess, client: forebay.Client, bucket: Bucket, rounds: int
 ) -> dict[str, Any]:
     def one_local() -> float:
-        return timed(lambda: save_locally(folder / "local", 300))
+        return timed(lambda: save_locally(folder / "local", PUTS))
 
     def one_put() -> float:
-        return timed(lambda: put_all(daemon.address, bucket.url("one"), 300))
+        return timed(lambda: put_all(client, bucket.url("one"), PUTS))
 
     def many_local() -> float:
         return together(save_locally, [(folder / f"local{n}",) for n in range(WRITERS)])
 
     def many_put() -> float:
-        each = [(daemon.address, bucket.url(f"many{n}")) for n in range(WRITERS)]
+        each = [(forebay.Client(daemon.address), bucket.url(f"many{n}")) for n in range(WRITERS)]
         return together(put_all, each)
 
     seconds: dict[str, list[float]] = {}
@@ -194,8 +194,8 @@ def puts(
             if number:
                 seconds.setdefault(name, []).append(taken)
     return {
-        "put_ms": statistics.median(seconds["one"]) / 300 * 1e3,
-        "local_ms": statistics.median(seconds["one_local"]) / 300 * 1e3,
+        "put_ms": statistics.median(seconds["one"]) / PUTS * 1e3,
+        "local_ms": statistics.median(seconds["one_local"]) / PUTS * 1e3,
         "put_rate_to_local": common.median_ratio(seconds["one_local"], seconds["one"]),
         "put_rate_to_local_8_writers": common.median_ratio(seconds["many_local"], seconds["many"]),
         "rounds_s": seconds,

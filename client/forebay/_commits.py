@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import weakref
 
@@ -16,6 +17,7 @@ from forebay_protos import layout, spool
 
 _KEPT = 8
 _READ_BYTES = 4096
+_TIMEVAL = struct.Struct("@ll")
 
 
 class Commits:
@@ -59,11 +61,11 @@ class Commits:
         """Return the answer's body. Raises OSError."""
         connection = self._take(folder)
         try:
-            connection.settimeout(timeout_s)
+            _limit(connection, timeout_s)
             connection.sendall(spool.framed(body))
             received = b""
             while (answer := spool.unframed(received)) is None:
-                data = connection.recv(_READ_BYTES)
+                data = connection.recv(_READ_BYTES)  # BlockingIOError at the deadline
                 if not data:
                     raise ConnectionResetError
                 received += data
@@ -108,6 +110,12 @@ class Commits:
         # The parent's: an answer would reach whichever of the two reads first.
         self._lock = threading.Lock()
         self.close()
+
+
+def _limit(connection: socket.socket, timeout_s: float) -> None:
+    """Bound the wait for an answer in the kernel: Python's timeouts are a poll for each call."""
+    limit = _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6) or 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 _alive: weakref.WeakSet[Commits] = weakref.WeakSet()

@@ -20,6 +20,7 @@ from forebay._commits import Commits
 from forebay._errors import ForebayError, SpoolFullError
 from forebay._uploads import patiently
 from forebay_protos import cache_pb2 as pb
+from forebay_protos.spool import foot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,7 @@ class Staged:
         self.fd = fd
         self.file = file
         self.granted_bytes = granted_bytes
+        self.length = 0  # of the file, as the daemon has made it: the grant, or less
         self.is_parents = False  # in a forked child: the file is not its own
 
     def close(self) -> None:
@@ -148,9 +150,11 @@ class Staging:
         except OSError:
             staged.close()
             raise
-        if os.fstat(fd).st_nlink == 0:
+        status = os.fstat(fd)
+        if status.st_nlink == 0:
             staged.close()
             return None
+        staged.length = status.st_size
         return staged
 
     # --- what becomes of it ------------------------------------------------------------------
@@ -163,15 +167,19 @@ class Staging:
         granted = self._node.channel.call("Grow", request, timeout_s).granted_bytes
         if granted <= written_bytes:
             raise SpoolFullError(f"the daemon grants {granted} bytes: raise spool_max_bytes")
-        staged.granted_bytes = granted
+        staged.granted_bytes = staged.length = granted
 
-    def commit(self, staged: Staged, operation: str, end: int, timeout_s: float) -> str:
+    def commit(
+        self, staged: Staged, operation: str, trailer_json: str, end: int, timeout_s: float
+    ) -> str:
         """Make a file of *end* bytes an acknowledged write; returns the origin's version of it
         if that was waited for."""
         next_bytes = 0
         if end <= _KEPT_BYTES and len(self._kept) < _KEPT:
             next_bytes = (end // _KEPT_GRAIN + 2) * _KEPT_GRAIN  # a little longer is likely
-        request = pb.CommitRequest(file=staged.file, operation=operation, next_bytes=next_bytes)
+        request = pb.CommitRequest(
+            file=staged.file, operation=operation, trailer_json=trailer_json, next_bytes=next_bytes
+        )
         timeouts = max(1, -(-end // PIECE_BYTES))
         reply = self._ask_commit(request, timeout_s * timeouts)
         if reply.HasField("next"):
@@ -266,7 +274,8 @@ class Sink:
 
         Returns the origin's version if that was waited for.
         """
-        tail = memoryview(trailer.to_bytes())
+        trailer_json = trailer.to_json()
+        tail = memoryview(foot_of(trailer_json))
         total = self.written + len(last) + len(tail)
         if total <= self._staged.granted_bytes and total - self.written <= _WRITE_BYTES:
             count = self._pwritev([last, tail])
@@ -276,12 +285,15 @@ class Sink:
         self.write(tail)
         fd = self._fd()
         try:
-            os.ftruncate(fd, total)
+            if self._staged.length > total:
+                os.ftruncate(fd, total)
             os.fsync(fd)
         except OSError as error:
             self._check_full(error)
             raise
-        return self._staging.commit(self._staged, trailer.operation, total, self._timeout_s)
+        return self._staging.commit(
+            self._staged, trailer.operation, trailer_json, total, self._timeout_s
+        )
 
     def abandon(self) -> None:
         self._staging.abandon(self._staged)

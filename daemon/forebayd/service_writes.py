@@ -70,7 +70,10 @@ class WriteCalls:
             raise InvalidPathError("Commit needs the operation's id")
         target = self._spool.staging.target_of(request.file) if request.next_bytes else None
         version = await self._spool.commit(
-            request.file, request.operation, is_synced=request.is_synced_by_writer
+            request.file,
+            request.operation,
+            trailer_json=request.trailer_json,
+            is_synced=request.is_synced_by_writer,
         )
         reply = pb.CommitReply(version=version)
         if target is not None:

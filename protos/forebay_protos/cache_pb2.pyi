@@ -330,16 +330,18 @@ class GrowReply(_message.Message):
     def __init__(self, granted_bytes: _Optional[int] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
-    __slots__ = ("file", "operation", "next_bytes", "is_synced_by_writer")
+    __slots__ = ("file", "operation", "next_bytes", "is_synced_by_writer", "trailer_json")
     FILE_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     NEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     IS_SYNCED_BY_WRITER_FIELD_NUMBER: _ClassVar[int]
+    TRAILER_JSON_FIELD_NUMBER: _ClassVar[int]
     file: str
     operation: str
     next_bytes: int
     is_synced_by_writer: bool
-    def __init__(self, file: _Optional[str] = ..., operation: _Optional[str] = ..., next_bytes: _Optional[int] = ..., is_synced_by_writer: bool = ...) -> None: ...
+    trailer_json: str
+    def __init__(self, file: _Optional[str] = ..., operation: _Optional[str] = ..., next_bytes: _Optional[int] = ..., is_synced_by_writer: bool = ..., trailer_json: _Optional[str] = ...) -> None: ...
 
 class CommitReply(_message.Message):
     __slots__ = ("version", "next")

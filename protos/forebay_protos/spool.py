@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-import uuid
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 PUT = "put"
 CREATE = "create"
@@ -50,7 +49,7 @@ def unframed(received: bytes) -> bytes | None:
 
 def new_operation() -> str:
     """Return an id by which a repeated commit is known."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Trailer:
     operation: str = field(default_factory=new_operation)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Trailer:
@@ -83,8 +82,13 @@ class Trailer:
 
     def to_bytes(self) -> bytes:
         """Return what follows the bytes in the file."""
-        text = self.to_json().encode("utf-8", "surrogatepass")
-        return text + _FOOT.pack(len(text), zlib.crc32(text), _MAGIC)
+        return foot_of(self.to_json())
+
+
+def foot_of(trailer_json: str) -> bytes:
+    """Return what follows the bytes in the file."""
+    text = trailer_json.encode("utf-8", "surrogatepass")
+    return text + _FOOT.pack(len(text), zlib.crc32(text), _MAGIC)
 
 
 def read_trailer(fd: int) -> Trailer:

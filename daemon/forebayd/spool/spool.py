@@ -182,12 +182,17 @@ class Spool:
         upload = self.order.by_operation(operation)
         return "" if upload is not None and not upload.is_through else None
 
-    async def commit(self, file: str, operation: str, *, is_synced: bool = False) -> str:
+    async def commit(
+        self, file: str, operation: str, *, trailer_json: str = "", is_synced: bool = False
+    ) -> str:
         """Make a staged file a write; returns the origin's version if that was waited for.
 
-        *is_synced*: the writer sees to it that the folder is fsynced.
+        *trailer_json* spares a look into the file. *is_synced*: the writer sees to it that the
+        folder is fsynced.
         """
-        return await self._once(operation, lambda: self._commit(file, operation, is_synced))
+        return await self._once(
+            operation, lambda: self._commit(file, operation, trailer_json, is_synced)
+        )
 
     async def _once(self, operation: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
         """Do *work* for an operation unless that was done, or is being done, already.
@@ -214,16 +219,22 @@ class Spool:
         answer.set_result(version)
         return version
 
-    async def _commit(self, file: str, operation: str, is_synced: bool) -> str:
+    async def _commit(self, file: str, operation: str, trailer_json: str, is_synced: bool) -> str:
         staged = self.staging.get(file)
         path = f"{self.journal.cache_dir}/{file}"
         try:
-            with opened(path) as fd:
-                trailer = spool.read_trailer(fd)
-                kept_bytes = os.fstat(fd).st_blocks * 512
-                os.fchmod(fd, _COMMITTED_MODE)
+            if trailer_json:
+                trailer = spool.Trailer.from_json(trailer_json)
+            else:
+                with opened(path) as fd:
+                    trailer = spool.read_trailer(fd)
+            status = os.stat(path)  # noqa: PTH116  # 10 us less
+            if status.st_size <= trailer.size_bytes:
+                raise ValueError(f"{status.st_size} bytes, trailer included")
+            os.chmod(path, _COMMITTED_MODE)  # noqa: PTH101
         except (OSError, ValueError) as error:
             raise InvalidPathError(f"{file} cannot be committed: {error}") from error
+        kept_bytes = status.st_blocks * 512
         if trailer.operation != operation or trailer.kind not in spool.WITH_BYTES:
             raise InvalidPathError(f"{file} is {trailer.kind} {trailer.operation}, not {operation}")
         target = self.check_writable(trailer.uri)
@@ -247,7 +258,7 @@ class Spool:
         """Take a write whose file has its place; returns when it is durable and shown."""
         upload.charge_bytes = charge_bytes
         needless = self.order.add(upload)  # before the wait: who commits later comes later
-        if not is_synced:
+        if not is_synced:  # else its writer tells nobody before it is
             try:
                 await self.journal.durable()
             except OSError:
