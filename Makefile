@@ -64,6 +64,7 @@ protos: .venv-protos/.installed ## the stubs, from cache.proto
 
 ceph:
 	@deploy/ceph/install.sh || true
+	@deploy/dev/tools.sh
 
 clean-results:
 	@rm -rf .pytest_results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -225,6 +226,7 @@ class PartsContract(WritingContract):
     """For origins with ``can_upload_parts``."""
 
     error_of_late_parts: type[Exception] = UploadGoneError
+    tells_times = True  # moto: of 2010
 
     def test_it_says_that_it_can(self, place: Place) -> None:
         async def can(origin: Origin) -> bool:
@@ -292,6 +294,23 @@ class PartsContract(WritingContract):
         assert place.names("") == {"k"}
         upload.complete(tag)
         assert place.get("k") == b"new"
+
+    def test_uploads_that_nobody_knows_can_be_found(self, place: Place) -> None:
+        def unfinished(key: str) -> dict[str, float]:
+            return dict(place.use(lambda origin: origin.uploads(place.root + key)))
+
+        before = time.time()
+        one, other = Upload(place, "folder/k"), Upload(place, "folder/k")
+        finished = Upload(place, "folder/k")
+        finished.complete(finished.put(1, b"whole"))
+
+        found = unfinished("folder/k")
+        assert set(found) == {one.id, other.id}
+        if self.tells_times:
+            assert all(before - 1.5 < began < time.time() + 1.5 for began in found.values())
+        assert unfinished("elsewhere/k") == {}
+        one.abort()
+        assert set(unfinished("folder/k")) == {other.id}
 
     def test_another_process_goes_on(self, place: Place) -> None:
         upload = Upload(place)

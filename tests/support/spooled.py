@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import forebay
     from support.ceph import Bucket
 
 _LONGEST_S = 60.0  # a machine that is busy with other tests
@@ -31,6 +32,11 @@ def journal(cache_dir: Path) -> list[str]:
 def wait_until_empty(cache_dir: Path) -> None:
     """Wait until the spool's folder holds no write: files go a moment after their flush."""
     wait_until(lambda: journal(cache_dir) == [], f"an empty spool, but {journal(cache_dir)}")
+
+
+def spool_used(client: forebay.Client) -> int:
+    """Return how many bytes the spool's ledger counts."""
+    return int(client.stats().raw["spool"]["spool_used_bytes"])
 
 
 def unfinished(bucket: Bucket) -> list[str]:

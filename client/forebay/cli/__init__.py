@@ -17,8 +17,9 @@ import click
 from forebay._errors import DaemonUnavailableError, ForebayError
 from forebay._version import __version__
 from forebay.cli import _cache, _change, _copy, _read, _serve, _stats, _uploads
+from forebay.cli._common import readable
 
-_FAILED, _NO_DAEMON = 1, 3
+_FAILED, _WRONG_USAGE, _NO_DAEMON = 1, 2, 3
 
 
 class _Commands(click.Group):
@@ -83,6 +84,8 @@ def main() -> None:
         _fail(str(error), _NO_DAEMON)
     except (ForebayError, OSError) as error:
         _fail(str(error), _FAILED)
+    except UnicodeEncodeError as error:  # of the environment, or what a terminal cannot show
+        _fail(f"{readable(error.object)} cannot be written as {error.encoding}", _WRONG_USAGE)
 
 
 def _fail(message: str, code: int) -> NoReturn:

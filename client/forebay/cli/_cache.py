@@ -11,6 +11,7 @@ from rich.progress import DownloadColumn
 
 from forebay.cli import _serve
 from forebay.cli._common import (
+    TEXT,
     ObjectsColumn,
     client_options,
     connected,
@@ -27,7 +28,7 @@ _CHECK_TIMEOUT_S = 600.0  # of a cache with millions of objects
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1, required=True, type=TEXT)
 @client_options
 @json_option
 def warm(paths: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
@@ -81,7 +82,7 @@ def _warm_one(client: forebay.Client, path: str, *, quiet: bool) -> forebay.Warm
 
 
 @click.command()
-@click.argument("prefixes", nargs=-1)
+@click.argument("prefixes", nargs=-1, type=TEXT)
 @click.option("--all", "everything", is_flag=True, help="Everything that is cached.")
 @client_options
 @json_option
@@ -116,7 +117,7 @@ def evict(
 
 
 @click.command()
-@click.argument("prefixes", nargs=-1, required=True)
+@click.argument("prefixes", nargs=-1, required=True, type=TEXT)
 @client_options
 @json_option
 def pin(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
@@ -132,19 +133,34 @@ def pin(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_jso
 
 
 @click.command()
-@click.argument("prefixes", nargs=-1, required=True)
+@click.argument("prefixes", nargs=-1, required=True, type=TEXT)
 @client_options
 @json_option
 def unpin(prefixes: tuple[str, ...], address: str | None, timeout_s: float, as_json: bool) -> None:
-    """Undo ``forebay pin`` of the same prefixes.
+    """Undo ``forebay pin`` of the same prefixes; exit code 1 if one is not pinned.
 
     \b
     Example:
       forebay unpin s3://bucket/coco/val2017/
     """
+    objects, is_failed = 0, False
     with connected(address, timeout_s) as client:
-        objects = sum(client.unpin(prefix) for prefix in prefixes)
+        for prefix in prefixes:
+            before = _pinned(client)
+            uri = client._uri(prefix)
+            # A pin keeps the prefix as it was written, and means the same with a slash.
+            same = {pin for pin in before if pin.rstrip("/") == uri.rstrip("/")}
+            objects += sum(client.unpin(pin) for pin in same or {uri})
+            if _pinned(client) == before:
+                click.echo(f"forebay: {prefix} is not pinned", err=True)
+                is_failed = True
     _print_changed("unpinned", objects, as_json=as_json)
+    if is_failed:
+        raise click.exceptions.Exit(1)
+
+
+def _pinned(client: forebay.Client) -> set[str]:
+    return set(client.stats().raw["pinned_prefixes"])
 
 
 def _print_changed(what: str, objects: int, *, as_json: bool) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 import forebay
-from forebay.cli._common import client_options, connected
+from forebay.cli._common import TEXT, client_options, connected
 from forebay.cli._places import Place, object_below
 
 _OF_ONE_PATH = (forebay.ObjectNotFoundError, forebay.AccessDeniedError, forebay.InvalidPathError)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1, required=True, type=TEXT)
 @click.option("-r", "recursive", is_flag=True, help="Everything below them, too.")
 @click.option("--missing-ok", is_flag=True, help="What is not there is no error.")
 @client_options
@@ -48,8 +48,8 @@ def rm(
 
 
 @click.command()
-@click.argument("source")
-@click.argument("target")
+@click.argument("source", type=TEXT)
+@click.argument("target", type=TEXT)
 @client_options
 def mv(source: str, target: str, address: str | None, timeout_s: float) -> None:
     """Give an object another name, after everything written before is in the origin.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,13 +26,58 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LOOK_S = 3.0  # a daemon that is restarted is back by then
+_FILE_WIDTH = 1000
+_ESCAPED = re.compile("[\udc80-\udcff]")  # as os.fsdecode has bytes that are not UTF-8
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def _checked_seconds(_: click.Context, __: click.Parameter, seconds: float) -> float:
-    if not 0 < seconds < float("inf"):  # which click.FloatRange takes NaN for
-        raise click.BadParameter(f"{seconds} is not a number of seconds above 0")
-    return seconds
+class NotTextError(click.ClickException):
+    """An argument that cannot be sent to the daemon, or be the name of an object."""
+
+    exit_code = 2
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{readable(text)} is not UTF-8, as names of objects are")
+
+
+def readable(text: str) -> str:
+    r"""Return *text* with bytes that are not UTF-8 as ``\xff``."""
+    return _ESCAPED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
+
+
+def check_text(text: str) -> None:
+    """Raise NotTextError for what holds bytes that are not UTF-8."""
+    if not is_text(text):
+        raise NotTextError(text)
+
+
+def is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Text(click.types.StringParamType):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text: str = super().convert(value, param, ctx)
+        check_text(text)
+        return text
+
+
+class _Seconds(click.FloatRange):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):  # which no comparison refuses
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+TEXT = _Text()
+SECONDS = _Seconds(min=0, min_open=True, max=1e8)  # three years; clocks overflow later
 
 
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,7 +86,8 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--timeout-s",
         default=60.0,
         show_default=True,
-        callback=_checked_seconds,
+        type=SECONDS,
+        metavar="SECONDS",
         help="How long the daemon may take for one thing.",
     )(command)
     return address_option(command)
@@ -47,6 +95,7 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 address_option = click.option(
     "--address",
+    type=TEXT,
     help="unix:/path/to.sock or host:port. [default: $FOREBAY_ADDRESS or the default socket]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
@@ -75,6 +124,14 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def table_console(*, stderr: bool = False) -> Console:
+    """Return where tables are printed; in a pipe or a file each row is a line."""
+    console = Console(stderr=stderr, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
 
 
 class ObjectsColumn(ProgressColumn):

@@ -19,7 +19,7 @@ import click
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 import forebay
-from forebay.cli._common import ObjectsColumn, client_options, progress_bar
+from forebay.cli._common import ObjectsColumn, check_text, client_options, progress_bar
 from forebay.cli._places import below, find_place, object_below
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ def _uploads(
 ) -> Iterator[_Job]:
     if recursive and source.is_dir():
         prefix = target.uri.rstrip("/") + "/"
-        for path in _files(source):
+        for path in _files(source, copier.fail):
             uri = prefix + path.relative_to(source).as_posix()
-            yield _Job(path.name, _size(path), partial(copier.upload, path, uri))
+            yield _Job(path.name, _size(path), partial(copier.upload_file, path, uri))
         return
     if source.is_dir():
         raise click.UsageError(f"{source} is a folder: use -r")
@@ -170,9 +170,8 @@ class _Copier:
         def attempt(job: _Job) -> None:
             try:
                 job.copy()
-            except (forebay.ForebayError, OSError, ValueError) as error:
-                click.echo(f"forebay: {error}", err=True)
-                self._count(failed=True)
+            except (forebay.ForebayError, click.ClickException, OSError, ValueError) as error:
+                self._tell(error)
             except _StoppedError:
                 pass
             else:
@@ -186,6 +185,7 @@ class _Copier:
                     places.acquire()
                     self._add(job)
                     pool.submit(attempt, job)
+                pool.shutdown()  # here, so that Ctrl-C stops those that are left
             except BaseException:
                 self._is_stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -197,13 +197,18 @@ class _Copier:
                 f"{self._failed:,} of {self._found:,} objects could not be copied"
             )
 
+    def fail(self, error: OSError) -> None:
+        """Count what cannot even be looked at; the rest is copied."""
+        self._add(_Job("", 0, lambda: None))
+        self._tell(error)
+
     def download(self, uri: str, folder: Path, parts: tuple[str, ...] = ()) -> None:
-        # A link stays one: what it leads to is written.
-        target = Path(os.path.realpath(folder.joinpath(*map(_file_name, parts))))
+        target = folder.joinpath(*map(_file_name, parts))
         if target.exists() and not target.is_file():  # a device or a pipe; folders raise
-            with target.open("wb", buffering=0) as sink:
+            with target.open("wb") as sink:
                 self._receive(uri, sink)
             return
+        target = Path(os.path.realpath(target))  # a link stays one: what it leads to is written
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".forebay-{secrets.token_hex(8)}.part")
         try:
@@ -219,8 +224,15 @@ class _Copier:
                 sink.write(chunk)
                 self._advance(len(chunk))
 
+    def upload_file(self, path: Path, uri: str) -> None:
+        check_text(uri)
+        if path.exists() and not path.is_file():  # such as a pipe, which would never end
+            raise click.ClickException(f"{path} is neither a file nor a folder")
+        self.upload(path, uri)
+
     def upload(self, path: Path, uri: str) -> None:
-        with path.open("rb") as file, self._client.open(uri, "wb") as sink:
+        # Unbuffered, for a pipe: Ctrl-C is noticed between any two reads.
+        with path.open("rb", buffering=0) as file, self._client.open(uri, "wb") as sink:
             while chunk := file.read(_CHUNK_BYTES):
                 sink.write(chunk)
                 self._advance(len(chunk))
@@ -241,6 +253,10 @@ class _Copier:
             raise _StoppedError
         self._bar.advance(self._task, size_bytes)
 
+    def _tell(self, error: Exception) -> None:
+        click.echo(f"forebay: {error}", err=True)
+        self._count(failed=True)
+
     def _count(self, *, failed: bool) -> None:
         with self._lock:
             self._failed += failed
@@ -249,22 +265,27 @@ class _Copier:
         self._bar.update(self._task, objects_done=done)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
     """Yield the files below a folder, through links too, but never round in a circle."""
-    for root, names, files in os.walk(folder, followlinks=True, onerror=_raise):
-        here = os.path.realpath(root)
-        inside = {name: os.path.realpath(Path(root, name)) for name in sorted(names)}
-        # A link to a folder above would lead here again.
-        names[:] = [
-            name
-            for name, real in inside.items()
-            if real != here and not here.startswith(real.rstrip("/") + "/")
-        ]
-        yield from (Path(root, name) for name in sorted(files))
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(folder, ())]
+    while waiting:
+        here, above = waiting.pop()
+        chain = (*above, os.path.realpath(here))
+        try:
+            inside = sorted(here.iterdir())
+        except OSError as error:
+            on_error(error)
+            continue
+        for path in inside:
+            if not os.path.isdir(path):  # noqa: PTH112  # also what one may not look at
+                yield path
+            elif not _leads_back(os.path.realpath(path), chain):
+                waiting.append((path, chain))
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _leads_back(real: str, chain: tuple[str, ...]) -> bool:
+    """Tell whether a folder is, or holds, one of those that were passed on the way to it."""
+    return any(real == each or each.startswith(real.rstrip("/") + "/") for each in chain)
 
 
 def _size(path: Path) -> int:

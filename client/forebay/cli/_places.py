@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import forebay
+from forebay.cli._common import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +35,13 @@ class Place:
 def find_place(client: forebay.Client, text: str) -> Place:
     """Return what *text* names: URIs and mapped paths name objects, the rest local files.
 
-    Raises click.UsageError for a mapped path that is a local file, too.
+    Raises click.UsageError for a mapped path that is a local file, too, NotTextError for a name
+    that no object has.
     """
     is_uri = "://" in text
     if not is_uri and not client._misses.paths(client._timeout_s).covers(text):
         return Place(text, "")
+    check_text(text)
     uri = client._uri(text)
     if not is_uri and os.path.lexists(text):
         raise click.UsageError(
@@ -52,7 +55,7 @@ def object_below(client: forebay.Client, target: Place, name: str) -> str:
     """Return the URI of what is copied to *target*, into it if it is a folder, as in ``cp``.
 
     It is if it is written with a slash at the end, if it is a bucket, and if there is no object of
-    this name but some below it.
+    this name but some below it. Raises NotTextError for a name that no object has.
     """
     bucket, _, key = target.uri.partition("://")[2].partition("/")
     is_folder = target.uri.endswith("/") or (bucket and not key)
@@ -61,7 +64,10 @@ def object_below(client: forebay.Client, target: Place, name: str) -> str:
             is_folder = client._stat(target.uri).is_prefix
         except forebay.ObjectNotFoundError:
             is_folder = False
-    return target.uri.rstrip("/") + "/" + name if is_folder else target.uri
+    if not is_folder:
+        return target.uri
+    check_text(name)
+    return target.uri.rstrip("/") + "/" + name
 
 
 def below(client: forebay.Client, source: str) -> Iterator[tuple[forebay.Stat, tuple[str, ...]]]:

@@ -11,6 +11,7 @@ import click
 
 import forebay
 from forebay.cli._common import (
+    TEXT,
     client_options,
     connected,
     json_option,
@@ -26,7 +27,7 @@ def _time_text(modified: float | None) -> str:
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=TEXT)
 @click.option("-l", "long", is_flag=True, help="Sizes, times, and how much is cached.")
 @click.option("-R", "recursive", is_flag=True, help="Everything below.")
 @client_options
@@ -77,7 +78,7 @@ def _row(stat: forebay.Stat) -> str:
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=TEXT)
 @client_options
 @json_option
 def stat(path: str, address: str | None, timeout_s: float, as_json: bool) -> None:
@@ -101,7 +102,7 @@ def stat(path: str, address: str | None, timeout_s: float, as_json: bool) -> Non
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1, required=True, type=TEXT)
 @client_options
 def cat(paths: tuple[str, ...], address: str | None, timeout_s: float) -> None:
     """Write the bytes of objects to standard output.

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 import forebay
 from forebay.cli._common import (
+    SECONDS,
     address_option,
     client_options,
     connected,
@@ -20,6 +20,7 @@ from forebay.cli._common import (
     print_json,
     ratio_text,
     size_text,
+    table_console,
 )
 
 _WINDOWS = (("since_start", "since start"), ("last_minute", "last minute"), ("total", "total"))
@@ -27,7 +28,14 @@ _WINDOWS = (("since_start", "since start"), ("last_minute", "last minute"), ("to
 
 @click.command()
 @address_option
-@click.option("--timeout-s", default=2.0, show_default=True, help="How long to wait for an answer.")
+@click.option(
+    "--timeout-s",
+    default=2.0,
+    show_default=True,
+    type=SECONDS,
+    metavar="SECONDS",
+    help="How long to wait for an answer.",
+)
 @json_option
 def ping(address: str | None, timeout_s: float, as_json: bool) -> None:
     """Ask the daemon whether it is there; exit code 3 if not.
@@ -55,7 +63,7 @@ def ping(address: str | None, timeout_s: float, as_json: bool) -> None:
 @click.command()
 @click.option(
     "--watch",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     metavar="SECONDS",
     help="Show again every so many seconds; with --json a line each time.",
 )
@@ -74,7 +82,7 @@ def stats(address: str | None, timeout_s: float, as_json: bool, watch: float | N
             if as_json:
                 print_json(raw)
             else:
-                Console(soft_wrap=True).print(_tables(raw))
+                table_console().print(_tables(raw))
         elif as_json:
             while True:
                 print_json(client.stats().raw, one_line=True)

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.live import Live
 from rich.progress import DownloadColumn, TransferSpeedColumn
 from rich.table import Table
@@ -16,6 +15,8 @@ from rich.text import Text
 import forebay
 from forebay._uploads import ask
 from forebay.cli._common import (
+    SECONDS,
+    TEXT,
     ObjectsColumn,
     client_options,
     connected,
@@ -24,21 +25,21 @@ from forebay.cli._common import (
     print_json,
     progress_bar,
     size_text,
+    table_console,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WATCH_S = 2.0
-_FILE_WIDTH = 1000  # in a pipe a row is a line
 
 
 @click.command()
-@click.argument("paths", nargs=-1)
+@click.argument("paths", nargs=-1, type=TEXT)
 @click.option(
     "--timeout",
     "limit_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     metavar="SECONDS",
     help="Give up after so long; the uploads go on.  [default: wait for ever]",
 )
@@ -92,7 +93,7 @@ def flush(
             }
         )
     elif failed:
-        _console(stderr=True).print(_table(failed))
+        table_console(stderr=True).print(_table(failed))
         click.echo(
             f"forebay: {len(failed):,} uploads have failed for good; their bytes are kept: "
             "forebay uploads --retry, or --discard ID",
@@ -105,12 +106,12 @@ def flush(
 
 
 @click.command()
-@click.argument("ids", nargs=-1)
+@click.argument("ids", nargs=-1, type=TEXT)
 @click.option(
     "--watch",
     is_flag=False,
     flag_value=_WATCH_S,
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     metavar="[SECONDS]",
     help="Show again every so many seconds (2); with --json a line each time.",
 )
@@ -162,7 +163,9 @@ def _settle(
 ) -> None:
     if discard and not is_sure:
         doomed = [upload for upload in client.uploads() if upload.id in ids]
-        _console(stderr=True).print(_table(doomed))
+        for unknown in sorted(set(ids) - {upload.id for upload in doomed}):
+            raise click.ClickException(f"no upload has the id {unknown}: see `forebay uploads`")
+        table_console(stderr=True).print(_table(doomed))
         click.confirm("Lose what these wrote?", abort=True, err=True)
     settled = client.settle_uploads(ids or None, discard=discard)
     if as_json:
@@ -177,26 +180,21 @@ def _show(client: forebay.Client, timeout_s: float, *, as_json: bool) -> bool:
     if as_json:
         print_json(_document(found, is_overdue=is_overdue))
     else:
-        _console().print(_page(found, is_overdue=is_overdue))
+        table_console().print(_page(found, is_overdue=is_overdue))
     return is_overdue
 
 
 def _watch(client: forebay.Client, timeout_s: float, every_s: float, *, as_json: bool) -> None:
+    if as_json:
+        while True:
+            found, is_overdue = ask(client._node.channel, timeout_s)
+            print_json(_document(found, is_overdue=is_overdue), one_line=True)
+            time.sleep(every_s)
     with Live(auto_refresh=False) as live:
         while True:
             found, is_overdue = ask(client._node.channel, timeout_s)
-            if as_json:
-                print_json(_document(found, is_overdue=is_overdue), one_line=True)
-            else:
-                live.update(_page(found, is_overdue=is_overdue), refresh=True)
+            live.update(_page(found, is_overdue=is_overdue), refresh=True)
             time.sleep(every_s)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
-    return console
 
 
 def _document(found: Sequence[forebay.Upload], *, is_overdue: bool) -> dict[str, Any]:

@@ -78,6 +78,9 @@ class Writable(Protocol):
     async def abort_upload(self, uri: str, upload: str) -> None:
         """Remove an upload and its parts; one that is gone is no error."""
 
+    async def uploads(self, uri: str) -> Sequence[tuple[str, float]]:
+        """Return (id, unix seconds of its begin) of the unfinished uploads of an object."""
+
     async def delete(self, uri: str) -> None:
         """Remove an object; one that is not there is no error."""
 

@@ -91,8 +91,14 @@ class FileDriver:
     async def abort_upload(self, uri: str, upload: str) -> None:
         await self._write(uri, lambda path: self._uploads.abort(path, upload))
 
+    async def uploads(self, uri: str) -> Sequence[tuple[str, float]]:
+        return await self._write(uri, file_writes.unused_uploads)
+
     async def delete(self, uri: str) -> None:
-        await self._write(uri, file_writes.delete)
+        if uri.endswith("/"):  # where a bucket may have a marker there is the folder itself
+            await self._run(uri, lambda: file_writes.delete_empty_folders(_path(uri)))
+        else:
+            await self._write(uri, file_writes.delete)
 
     async def copy(self, source: str, target: str) -> ObjectInfo:
         await self.head(source)  # whose error names the source

@@ -75,6 +75,29 @@ def delete(path: Path) -> None:
         _sync_folder(path.parent)
 
 
+def delete_empty_folders(folder: Path) -> None:
+    """Remove a folder and those below it, but for what holds files."""
+    for root, _, __ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(root)  # noqa: PTH106  # as walk names it
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        _sync_folder(folder.parent)
+
+
+def unused_uploads(path: Path) -> list[tuple[str, float]]:
+    """Return (id, unix seconds) of uploads in parts, of whichever file of the folder, that were
+    begun and have nothing yet."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for file in path.parent.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if _UPLOAD.fullmatch(file.name):
+                    journal = file.with_name(file.name + _JOURNAL)
+                    if journal.stat().st_size == 0:
+                        found.append((file.name, file.stat().st_mtime))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     offset: int

@@ -89,6 +89,9 @@ class FsspecDriver:
     async def abort_upload(self, uri: str, upload: str) -> None:
         raise self._no_parts(uri)
 
+    async def uploads(self, uri: str) -> Sequence[tuple[str, float]]:
+        raise self._no_parts(uri)
+
     async def delete(self, uri: str) -> None:
         def delete() -> None:
             with contextlib.suppress(FileNotFoundError):

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from forebayd.errors import OriginUnavailableError
 from forebayd.origin.driver import TransientError
-from forebayd.origin.writes import ABORT, COMPLETE, COPY, DELETE, PARTS, Call, WritesAround
+from forebayd.origin.writes import (
+    ABORT,
+    COMPLETE,
+    COPY,
+    DELETE,
+    PARTS,
+    UPLOADS,
+    Call,
+    WritesAround,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,7 +38,7 @@ T = TypeVar("T")
 
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 5.0
-_REPEATABLE = (PARTS, ABORT, DELETE)
+_REPEATABLE = (PARTS, ABORT, UPLOADS, DELETE)
 _SLOWEST_BYTES_PER_S = 1 << 20  # a body has the deadline's time, and this much more
 _AT_THE_ORIGIN_S = 3600.0  # copying may be a matter of terabytes
 

@@ -110,6 +110,22 @@ class S3Writes(ABC):
         with contextlib.suppress(UploadGoneError):
             await self._ask("abort_multipart_upload", uri, UploadId=upload)
 
+    async def uploads(self, uri: str) -> Sequence[tuple[str, float]]:
+        bucket, key = s3_names.split(uri)
+        client = await self._client()
+        found: list[tuple[str, float]] = []
+        try:
+            pages = client.get_paginator("list_multipart_uploads")
+            async for page in pages.paginate(Bucket=bucket, Prefix=key):
+                found += [
+                    (upload["UploadId"], upload["Initiated"].timestamp())
+                    for upload in page.get("Uploads", ())
+                    if upload["Key"] == key
+                ]
+        except Exception as error:
+            raise s3_errors.translated(uri, error) from error
+        return found
+
     async def delete(self, uri: str) -> None:
         try:
             await self._ask("delete_object", uri)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PUT, PUT_PART, COMPLETE, DELETE, COPY = "put", "put_part", "complete", "delete", "copy"
-BEGIN, PARTS, ABORT = "begin", "parts", "abort"
+BEGIN, PARTS, ABORT, UPLOADS = "begin", "parts", "abort", "uploads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,9 @@ class WritesAround:
 
     async def abort_upload(self, uri: str, upload: str) -> None:
         await self._around(Call(ABORT, uri), lambda to: to.abort_upload(uri, upload))
+
+    async def uploads(self, uri: str) -> Sequence[tuple[str, float]]:
+        return await self._around(Call(UPLOADS, uri), lambda to: to.uploads(uri))
 
     async def delete(self, uri: str) -> None:
         await self._around(Call(DELETE, uri), lambda to: to.delete(uri))

@@ -3,8 +3,8 @@
 ``spool/staging/<name>`` belongs to a writer, who holds a flock on it; its length is what it may
 take. ``spool/<epoch>-<number>`` is committed: the rename gave it its place in the order, for good,
 since an epoch (a run of the daemon) never comes again. ``spool/<name>.parts`` remembers an upload
-in parts of either; without its file it says what is to be ended at the origin. Nothing here is
-removed by anything but a finished or discarded write.
+in parts of either (``parts.py``). Nothing here is removed by anything but a finished or discarded
+write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from forebay_protos import layout, spool
+from forebayd.spool.parts import PartNotes
 from forebayd.store.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _EPOCH = "EPOCH"
 _NAME = re.compile(r"\d{8}-\d{12}")
-_PARTS = ".parts"
 _DAMAGED = ".damaged"
 _MODE = 0o2770
 _SMALL_BYTES = 1 << 20
@@ -43,6 +42,7 @@ class Journal:
     def __init__(self, cache_dir: Path) -> None:
         """Open or make the folder, and begin an epoch. Raises OSError."""
         self.cache_dir = cache_dir
+        self.parts = PartNotes(cache_dir)
         self.path = cache_dir / layout.SPOOL
         staging = cache_dir / layout.STAGING
         for folder in (self.path, staging):
@@ -207,40 +207,6 @@ class Journal:
 
     def damaged(self) -> list[Path]:
         return sorted(self.path.glob("*" + _DAMAGED))
-
-    # --- uploads in parts --------------------------------------------------------------------
-
-    def remember_parts(self, name: str, uri: str, upload: str, part_bytes: int) -> None:
-        """Note an upload in parts, to go on with it, or to end it. In any thread."""
-        text = json.dumps({"uri": uri, "upload": upload, "part_bytes": part_bytes})
-        write_atomically(self._note(name), text, durable=True)
-
-    def parts(self, name: str) -> tuple[str, int] | None:
-        """Return (upload id, size of its parts in bytes) if one was begun."""
-        try:
-            noted = json.loads(self._note(name).read_text())
-            return str(noted["upload"]), int(noted["part_bytes"])
-        except (FileNotFoundError, ValueError, KeyError):
-            return None
-
-    def forget_parts(self, name: str) -> None:
-        self._note(name).unlink(missing_ok=True)
-
-    def orphans(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (name, URI, upload id) of the uploads in parts whose files are gone."""
-        for note in sorted(self.path.glob("*" + _PARTS)):
-            name = note.name.removesuffix(_PARTS)
-            if self.file(name).exists() or (self.cache_dir / layout.STAGING / name).exists():
-                continue
-            try:
-                noted = json.loads(note.read_text())
-                yield name, str(noted["uri"]), str(noted["upload"])
-            except (FileNotFoundError, ValueError, KeyError):
-                self.forget_parts(name)
-
-    def _note(self, name: str) -> Path:
-        """Return where the parts of a staged or committed file are noted."""
-        return self.path / (os.path.basename(name) + _PARTS)  # noqa: PTH119  # either kind of name
 
     def close(self) -> None:
         os.close(self._fd)

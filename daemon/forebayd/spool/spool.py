@@ -298,7 +298,7 @@ class Spool:
         self._save_memory()
         if staged is not None:
             if parts is not None:
-                self.journal.forget_parts(staged.name)
+                self.journal.parts.forget(staged.name)
             self.journal.remove_staged(staged.name)
             self.staging.forget(staged)
         return version
@@ -390,18 +390,18 @@ class Spool:
 
     async def _end_orphans(self) -> None:
         alive = {upload.name for upload in self.order}  # some have their files elsewhere
-        for name, uri, number in self.journal.orphans():
+        for name, note in self.journal.parts.orphans():
             if name in alive:
                 continue
             try:
-                await self._origins.target(uri).origin.driver.abort_upload(uri, number)
+                origin = self._origins.target(note.uri).origin.driver
+                await self.journal.parts.end(name, note, origin)
             except (DaemonError, TransientError, OSError) as error:
                 log.warning(
-                    "an upload in parts cannot be ended", extra={"uri": uri, "reason": str(error)}
+                    "an upload in parts cannot be ended",
+                    extra={"uri": note.uri, "reason": str(error)},
                 )
                 self._tidy_at = time.monotonic() + _TIDY_AGAIN_S
-            else:
-                self.journal.forget_parts(name)
 
     def _forget(self, upload: Upload) -> None:
         """Drop a write that is not to be: it could not be made durable, or was discarded."""

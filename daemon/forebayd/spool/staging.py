@@ -86,7 +86,7 @@ class Staging:
         self._files: dict[str, Staged] = {}
         self._freed = asyncio.Event()
         for name, length in journal.staged():
-            if journal.parts(name) is not None:  # punched: what is left of it is no object
+            if journal.parts.find(name) is not None:  # punched: what is left of it is no object
                 journal.remove_staged(name)
                 continue
             # Its writer may have lived on while there was no daemon, and may commit it yet.
@@ -246,9 +246,10 @@ class Staging:
                 f"the file is larger than the spool holds ({self.limit_bytes} bytes), and cannot "
                 "be passed on in parts: raise spool_max_bytes"
             )
-        upload = await patiently(lambda: target.origin.driver.begin_upload(target.uri))
-        await asyncio.to_thread(
-            self._journal.remember_parts, staged.name, target.uri, upload, self._part_bytes
+        upload = await patiently(
+            lambda: self._journal.parts.begin(
+                staged.name, target.uri, target.origin.driver, self._part_bytes
+            )
         )
         staged.stream = Stream(target, upload, self._part_bytes)
         return staged.stream

@@ -161,22 +161,21 @@ class Uploader:
 
     async def _put_parts(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
         size = upload.trailer.size_bytes
-        noted = self._journal.parts(upload.name)
+        noted = self._journal.parts.find(upload.name)
         there: dict[int, tuple[str, int]] = {}
-        if noted is not None:
-            number, part_bytes = noted
+        number = noted.upload if noted is not None else ""
+        if noted is not None and number:
+            part_bytes = noted.part_bytes
             try:
                 there = await origin.parts(upload.uri, number)
             except UploadGoneError:
                 # Completed without an answer, or ended by somebody. To write it again is right
                 # either way: nothing later of this key has been written.
-                noted = None
-        if noted is None:
+                number = ""
+                self._journal.parts.forget(upload.name)
+        if not number:
             part_bytes = max(self._part_bytes, -(-size // _MOST_PARTS))
-            number = await origin.begin_upload(upload.uri)
-            await asyncio.to_thread(
-                self._journal.remember_parts, upload.name, upload.uri, number, part_bytes
-            )
+            number = await self._journal.parts.begin(upload.name, upload.uri, origin, part_bytes)
         starts = range(0, size, part_bytes)
         tags = [""] * len(starts)
         upload.uploaded_bytes = 0
@@ -195,9 +194,9 @@ class Uploader:
             await gather_all(send(index, start) for index, start in enumerate(starts))
             info = await origin.complete_upload(upload.uri, number, tags)
         except UploadGoneError:
-            self._journal.forget_parts(upload.name)  # the next attempt begins a new one
+            self._journal.parts.forget(upload.name)  # the next attempt begins a new one
             raise
-        self._journal.forget_parts(upload.name)
+        self._journal.parts.forget(upload.name)
         return info
 
     @staticmethod

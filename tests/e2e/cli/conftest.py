@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import forebay
 from support.serving import serving
-from support.shell import Shell
+from support.shell import Shell, Store
 from support.some_files import FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.daemon import DaemonProcess
 
@@ -52,3 +53,18 @@ def shell(daemon: DaemonProcess) -> Shell:
 @pytest.fixture
 def uri(origin: Path) -> str:
     return origin.as_uri()
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonProcess, Path]]:
+    folder = tmp_path_factory.mktemp("stores")
+    with serving(config=f'[[origin]]\nprefix = "{folder.as_uri()}"\n') as running:
+        yield running, folder
+
+
+@pytest.fixture
+def store(stores: tuple[DaemonProcess, Path]) -> Store:
+    daemon, folder = stores
+    return Store(
+        Shell(FOREBAY_ADDRESS=daemon.address), Path(tempfile.mkdtemp(prefix="store-", dir=folder))
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 import forebay
 from forebay.cli import cli
-from support.shell import WAIT_S, Shell
+from support.shell import WAIT_S, Shell, Store, tree
 from support.some_files import FILES
 
 if TYPE_CHECKING:
@@ -39,16 +40,67 @@ def test_every_command_helps_with_an_example(name: str) -> None:
     [("fetch",), ("get", "x"), ("cat",), ("stats", "--watch", "0"), ("evict",), ("ls", "--no")],
 )
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
-    code, out, err = Shell().run(*arguments)
+    Shell().usage_error(*arguments)
 
-    assert (code, out) == (2, b"")
-    assert "Usage: forebay" in err
-    assert "Traceback" not in err
+
+@pytest.mark.parametrize("seconds", ["0", "nan", "-1", "inf", "1e+300", "soon"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("ls", "s3://b"), "--timeout-s"),
+        (("ping",), "--timeout-s"),
+        (("stats",), "--watch"),
+        (("uploads",), "--watch"),
+        (("flush",), "--timeout"),
+    ],
+)
+def test_seconds_that_are_none_are_wrong_usage(
+    command: tuple[str, ...], option: str, seconds: str
+) -> None:
+    with pytest.raises(click.UsageError, match=re.escape(seconds)):
+        cli.main([*command, f"{option}={seconds}"], standalone_mode=False)
+
+
+def test_timeout_that_is_none_is_exit_code_2() -> None:
+    for seconds in ("0", "nan", "-1"):
+        assert "--timeout-s" in Shell().usage_error("stats", "--timeout-s", seconds)
 
 
 def test_version_and_help_need_no_daemon() -> None:
     assert forebay.__version__ in Shell().out("--version")
     assert "forebay serve" in Shell().out("--help")
+
+
+# --- names that are not UTF-8 -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls",
+        "stat",
+        "cat k",
+        "rm k",
+        "mv k",
+        "cp k",
+        "flush k",
+        "warm k",
+        "evict k",
+        "pin k",
+        "unpin k",
+        "uploads --retry",
+    ],
+)
+def test_argument_that_is_not_utf_8_is_wrong_usage_before_anything_is_done(
+    store: Store, command: str
+) -> None:
+    store.put("k")
+    words = [store.uri("k") if word == "k" else word for word in command.split()]
+
+    line = store.shell.error(*words, store.uri(os.fsdecode(b"b\xffd")), code=2)
+
+    assert f"{store.uri('b')}\\xffd is not UTF-8" in line
+    assert store.contents() == {"k": b"k"}
 
 
 # --- looking at objects -----------------------------------------------------------------------
@@ -144,12 +196,12 @@ def test_cp_to_a_name_and_into_a_folder(shell: Shell, uri: str, tmp_path: Path) 
     assert (tmp_path / "new/folder/empty").read_bytes() == b""
 
 
-def test_cp_recursive_makes_the_same_tree(shell: Shell, uri: str, tmp_path: Path) -> None:
+def test_cp_recursive_makes_the_sametree(shell: Shell, uri: str, tmp_path: Path) -> None:
     shell.out("cp", "-r", uri, f"{tmp_path}/copy")
     shell.out("cp", "-r", f"{uri}/images/", f"{tmp_path}/images")
 
-    assert _tree(tmp_path / "copy") == FILES
-    assert _tree(tmp_path / "images") == {
+    assert tree(tmp_path / "copy") == FILES
+    assert tree(tmp_path / "images") == {
         name.removeprefix("images/"): data for name, data in FILES.items() if "images/" in name
     }
 
@@ -182,7 +234,7 @@ def test_interrupted_cp_leaves_the_old_file_and_no_other(
         process.send_signal(number)
         assert process.wait(WAIT_S) == 128 + number
 
-    assert _tree(folder) == {"large": b"old"}
+    assert tree(folder) == {"large": b"old"}
 
 
 def test_cp_recursive_copies_the_rest_when_some_fail(
@@ -200,13 +252,5 @@ def test_cp_recursive_copies_the_rest_when_some_fail(
     assert bucket.url("set/b") in err
     assert "'..' cannot be a file name" in err
     assert "2 of 4 objects could not be copied" in err
-    assert _tree(tmp_path / "set") == {"a": b"set/a", "sub/c": b"set/sub/c"}
+    assert tree(tmp_path / "set") == {"a": b"set/a", "sub/c": b"set/sub/c"}
     assert not (tmp_path / "evil").exists()
-
-
-def _tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in folder.rglob("*")
-        if file.is_file()
-    }

@@ -183,6 +183,32 @@ def test_pin_and_unpin(shell: Shell, uri: str) -> None:
     assert shell.json("stats")["pinned_prefixes"] == []
 
 
+@pytest.mark.parametrize("pinned", ["images", "images/"])
+@pytest.mark.parametrize("named", ["images", "images/"])
+def test_slash_at_the_end_does_not_matter_to_unpin(
+    shell: Shell, uri: str, pinned: str, named: str
+) -> None:
+    shell.out("pin", f"{uri}/{pinned}")
+
+    shell.out("unpin", f"{uri}/{named}")
+
+    assert shell.json("stats")["pinned_prefixes"] == []
+
+
+def test_unpin_of_what_is_not_pinned_says_so_and_unpins_the_others(shell: Shell, uri: str) -> None:
+    shell.out("warm", f"{uri}/images")
+    shell.out("pin", f"{uri}/images", f"{uri}/weights.pth")
+
+    code, out, err = shell.run("unpin", f"{uri}/imag", f"{uri}/images/deep", f"{uri}/images")
+
+    assert (code, out) == (1, b"unpinned 3 cached objects\n")
+    assert err.splitlines() == [
+        f"forebay: {uri}/imag is not pinned",
+        f"forebay: {uri}/images/deep is not pinned",
+    ]
+    assert shell.json("stats")["pinned_prefixes"] == [f"{uri}/weights.pth"]
+
+
 def test_check_finds_and_repairs_damage(shell: Shell, daemon: DaemonProcess, uri: str) -> None:
     shell.out("warm", uri)
     assert "5 objects" in shell.out("check")

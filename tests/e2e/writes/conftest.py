@@ -12,8 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from conftest import StartDaemon
     from e2e.conftest import FileOrigin, StartLocal
     from support.daemon import DaemonProcess
+    from support.proxy import FaultProxy
+
+
+PART = 5 << 20
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon, proxy: FaultProxy) -> DaemonProcess:
+    """A daemon whose origin can be made to fail, with small parts and little patience."""
+    return start_daemon(
+        endpoint_url=proxy.url, max_attempts=2, upload_part_bytes=PART, shutdown_grace_s="0.2"
+    )
 
 
 def _origin(prefix: str) -> str:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
 import shutil
 import subprocess
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
 import forebay
-from forebay_protos import cache_pb2 as pb
-from forebay_protos import cache_pb2_grpc, spool
 from support import remote_work, write_work
 from support.remote import RemoteClient
 from support.sizes import some_bytes
-from support.spooled import contents, journal, unfinished, wait_until, wait_until_empty
+from support.spooled import contents, journal, wait_until, wait_until_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,14 +28,6 @@ if TYPE_CHECKING:
     from support.proxy import FaultProxy, Request
 
 MIB = 1 << 20
-PART = 5 * MIB
-
-
-@pytest.fixture
-def daemon(start_daemon: StartDaemon, proxy: FaultProxy) -> DaemonProcess:
-    return start_daemon(
-        endpoint_url=proxy.url, max_attempts=2, upload_part_bytes=PART, shutdown_grace_s="0.2"
-    )
 
 
 # --- fsync ------------------------------------------------------------------------------------
@@ -230,7 +217,8 @@ def test_pending_writes_are_there_at_once_after_a_restart(
             client.put(bucket.url(name), some_bytes(size))
         client.remove(bucket.url("gone"))
         getattr(daemon, end)()
-        assert len(journal(daemon.cache_dir)) == len(CONTENTS) + 1
+        committed = [name for name in journal(daemon.cache_dir) if not name.endswith(".parts")]
+        assert len(committed) == len(CONTENTS) + 1
         daemon.start()
 
         # The same client and a new one, without the origin.
@@ -341,295 +329,3 @@ def test_sigterm_does_not_wait_for_what_cannot_go(
 
         assert daemon.stop() == 0  # waits 30 s at most
         assert len(journal(daemon.cache_dir)) == 2
-
-
-# --- parts ------------------------------------------------------------------------------------
-
-
-def part_of(request: Request) -> int:
-    """Return which part of an upload is sent, 0 if none is."""
-    found = re.search(r"partNumber=(\d+)", request.query)
-    return int(found[1]) if found and request.method == "PUT" else 0
-
-
-def parts_sent(proxy: FaultProxy) -> list[int]:
-    return sorted(filter(None, map(part_of, proxy.requests)))
-
-
-@pytest.mark.parametrize("end", ["kill9", "stop"])
-def test_interrupted_upload_in_parts_goes_on_where_it_was(
-    daemon: DaemonProcess, proxy: FaultProxy, bucket: Bucket, end: str
-) -> None:
-    data = some_bytes(4 * PART + 1000)
-    gate = proxy.gate(lambda request: part_of(request) >= 4, method="PUT")
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("k"), data)
-        wait_until(lambda: client.uploads()[0].uploaded_bytes == 3 * PART, "three parts")
-        getattr(daemon, end)()
-        assert unfinished(bucket) == ["k"]
-        gate.remove()  # what is held stays so
-        proxy.forget()
-        daemon.start()
-        assert client.get(bucket.url("k")) == data
-        client.flush()
-
-        assert parts_sent(proxy) == [4, 5]
-        assert bucket.get("k") == data
-        gate.release()
-        assert unfinished(bucket) == []
-        assert client.get(bucket.url("k")) == data
-        assert client.check().problems == ()
-    wait_until_empty(daemon.cache_dir)
-
-
-def test_parts_that_failed_are_sent_again_and_no_others(
-    daemon: DaemonProcess, proxy: FaultProxy, bucket: Bucket
-) -> None:
-    data = some_bytes(4 * PART)
-    gate = proxy.gate(lambda request: part_of(request) == 4, method="PUT", times=1)
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("k"), data)
-        wait_until(lambda: client.uploads()[0].uploaded_bytes == 3 * PART, "three parts")
-        proxy.forget()
-        proxy.reset(lambda request: part_of(request) == 4, method="PUT", times=2)
-        daemon.kill9()
-        daemon.start()
-        client.flush()
-
-    assert parts_sent(proxy) == [4, 4, 4]
-    assert bucket.get("k") == data
-    gate.release()
-
-
-def test_nothing_is_to_be_seen_of_an_upload_before_its_end(
-    daemon: DaemonProcess, proxy: FaultProxy, bucket: Bucket
-) -> None:
-    bucket.put("k", b"old")
-    gate = proxy.gate(lambda request: "uploadId" in request.query, method="POST")
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("k"), some_bytes(3 * PART))
-        gate.wait_for(1)
-        assert bucket.get("k") == b"old"
-        gate.release()
-        client.flush()
-    assert bucket.get("k") == some_bytes(3 * PART)
-
-
-@pytest.mark.parametrize("is_running", [True, False], ids=["running", "waiting"])
-def test_discard_ends_the_upload_in_parts(
-    daemon: DaemonProcess, proxy: FaultProxy, bucket: Bucket, is_running: bool
-) -> None:
-    if is_running:
-        gate = proxy.gate(lambda request: part_of(request) == 2, method="PUT")
-    else:
-        proxy.reset(lambda request: part_of(request) == 2, method="PUT", times=None)
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("k"), some_bytes(3 * PART))
-        if is_running:
-            gate.wait_for(1)
-        else:
-            wait_until(lambda: client.uploads()[0].last_error, "a failure")
-        assert unfinished(bucket) == ["k"]
-
-        client.settle_uploads([client.uploads()[0].id], discard=True)
-        proxy.clear()
-
-        wait_until(lambda: unfinished(bucket) == [], "the end of the upload in parts")
-        assert bucket.keys() == []
-        assert client.uploads() == []
-        with pytest.raises(FileNotFoundError):
-            client.get(bucket.url("k"))
-    wait_until_empty(daemon.cache_dir)
-
-
-def test_upload_in_parts_that_was_skipped_for_a_later_write_is_ended(
-    daemon: DaemonProcess, proxy: FaultProxy, bucket: Bucket
-) -> None:
-    proxy.reset(lambda request: part_of(request) == 2, method="PUT", times=None)
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("k"), some_bytes(3 * PART))
-        wait_until(
-            lambda: client.uploads()[0].last_error and client.uploads()[0].state == "waiting",
-            "a failure",
-        )
-        client.put(bucket.url("k"), b"later")
-        client.flush()
-
-        assert bucket.get("k") == b"later"
-        wait_until(lambda: unfinished(bucket) == [], "the end of the upload in parts", 10)
-    wait_until_empty(daemon.cache_dir)
-
-
-def test_upload_in_parts_that_somebody_ended_is_begun_anew(
-    daemon: DaemonProcess, proxy: FaultProxy, bucket: Bucket
-) -> None:
-    data = some_bytes(3 * PART)
-    gate = proxy.gate(lambda request: part_of(request) == 2, method="PUT", times=1)
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("k"), data)
-        gate.wait_for(1)
-        daemon.kill9()
-        reply: Any = bucket.client.list_multipart_uploads(Bucket=bucket.name)
-        for upload in reply["Uploads"]:
-            bucket.client.abort_multipart_upload(
-                Bucket=bucket.name, Key="k", UploadId=upload["UploadId"]
-            )
-        gate.release()
-        daemon.start()
-        client.flush()
-
-    assert bucket.get("k") == data
-    assert unfinished(bucket) == []
-
-
-# --- calls that are repeated ------------------------------------------------------------------
-
-
-class RawWriter:
-    """A client of the protocol that repeats its calls."""
-
-    def __init__(self, daemon: DaemonProcess) -> None:
-        self._daemon = daemon
-        self._fds: list[int] = []
-
-    def _call(self, method: str, request: Any) -> Any:
-        with grpc.insecure_channel(
-            self._daemon.address, options=[("grpc.use_local_subchannel_pool", 1)]
-        ) as channel:
-            stub = cache_pb2_grpc.CacheStub(channel)
-            return getattr(stub, method)(request, timeout=30, wait_for_ready=True)
-
-    def stage(self, kind: str, uri: str, data: bytes, **words: Any) -> pb.CommitRequest:
-        """Write a staged file, and return what commits it."""
-        trailer = spool.Trailer(kind, uri, len(data), **words)
-        whole = data + trailer.to_bytes()
-        reply = self._call("Stage", pb.StageRequest(uri=uri, size_bytes=len(whole)))
-        fd = os.open(self._daemon.cache_dir / reply.file, os.O_RDWR)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._fds.append(fd)
-        os.pwrite(fd, whole, 0)
-        os.ftruncate(fd, len(whole))
-        os.fsync(fd)
-        return pb.CommitRequest(file=reply.file, operation=trailer.operation)
-
-    def commit(self, request: pb.CommitRequest) -> str:
-        return str(self._call("Commit", request).version)
-
-    def change(self, request: pb.ChangeRequest) -> None:
-        self._call("Change", request)
-
-    def close(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
-
-
-@pytest.fixture
-def raw(daemon: DaemonProcess) -> Iterator[RawWriter]:
-    with contextlib.closing(RawWriter(daemon)) as writer:
-        yield writer
-
-
-def test_repeated_commit_of_a_pending_write_does_nothing_twice(
-    daemon: DaemonProcess, raw: RawWriter, proxy: FaultProxy, bucket: Bucket
-) -> None:
-    gate = proxy.gate("first", method="PUT")
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("first"), b"first")
-        gate.wait_for(1)
-        client.put(bucket.url("barrier"), b"")
-        request = raw.stage(spool.PUT, bucket.url("k"), b"once")
-        raw.commit(request)
-        raw.commit(request)
-        assert [each.path for each in client.uploads()].count(bucket.url("k")) == 1
-        daemon.kill9()
-        raw_before = journal(daemon.cache_dir)
-        proxy.clear()
-        daemon.start()
-        raw.commit(request)
-        client.flush()
-        raw.commit(request)
-
-        assert len(raw_before) == 3
-        assert bucket.get("k") == b"once"
-        assert proxy.count("PUT", "k") <= 2  # the second if the kill cut the first
-    wait_until_empty(daemon.cache_dir)
-
-
-@pytest.mark.parametrize("is_killed", [False, True], ids=["", "killed"])
-def test_repeated_commit_of_a_finished_write_does_not_undo_a_later_one(
-    daemon: DaemonProcess, raw: RawWriter, proxy: FaultProxy, bucket: Bucket, is_killed: bool
-) -> None:
-    with forebay.Client(daemon.address) as client:
-        request = raw.stage(spool.PUT, bucket.url("k"), b"first")
-        raw.commit(request)
-        client.flush()
-        client.put(bucket.url("k"), b"later")
-        client.flush()
-        if is_killed:
-            daemon.kill9()
-            daemon.start()
-        raw.commit(request)
-        client.flush()
-
-        assert bucket.get("k") == client.get(bucket.url("k")) == b"later"
-        assert proxy.count("PUT", "k") == 2
-
-
-@pytest.mark.parametrize("is_killed", [False, True], ids=["", "killed"])
-def test_repeated_remove_does_not_remove_what_was_written_since(
-    daemon: DaemonProcess, raw: RawWriter, bucket: Bucket, is_killed: bool
-) -> None:
-    bucket.put("k", b"old")
-    request = pb.ChangeRequest(
-        operation=spool.new_operation(), kind=pb.ChangeRequest.REMOVE, uri=bucket.url("k")
-    )
-    with forebay.Client(daemon.address) as client:
-        raw.change(request)
-        client.flush()
-        client.put(bucket.url("k"), b"new")
-        client.flush()
-        if is_killed:
-            daemon.kill9()
-            daemon.start()
-        raw.change(request)
-        client.flush()
-
-        assert bucket.get("k") == client.get(bucket.url("k")) == b"new"
-
-
-def test_repeated_create_and_write_through_are_answered_as_the_first_time(
-    daemon: DaemonProcess, raw: RawWriter, proxy: FaultProxy, bucket: Bucket
-) -> None:
-    create = raw.stage(spool.CREATE, bucket.url("created"), b"1")
-    through = raw.stage(spool.PUT, bucket.url("through"), b"2", mode="write_through")
-    first = raw.commit(create), raw.commit(through)
-
-    assert (raw.commit(create), raw.commit(through)) == first
-    assert all(first)
-    assert (bucket.get("created"), bucket.get("through")) == (b"1", b"2")
-    assert (proxy.count("PUT", "created"), proxy.count("PUT", "through")) == (1, 1)
-
-
-def test_create_whose_daemon_died_before_the_answer_is_its_own(
-    daemon: DaemonProcess, raw: RawWriter, proxy: FaultProxy, bucket: Bucket
-) -> None:
-    """The origin has it, the daemon that knew is gone: whoever repeats the call is the winner."""
-    request = raw.stage(spool.CREATE, bucket.url("k"), b"mine")
-    gate = proxy.gate("k", method="PUT", times=1)
-    commit = threading.Thread(target=lambda: suppressed(raw, request))
-    commit.start()
-    gate.wait_for(1)
-    daemon.kill9()
-    commit.join()
-    gate.release()
-    wait_until(lambda: bucket.keys() == ["k"], "the object")
-    daemon.start()
-
-    raw.commit(request)
-
-    assert bucket.get("k") == b"mine"
-
-
-def suppressed(raw: RawWriter, request: pb.CommitRequest) -> None:
-    with contextlib.suppress(grpc.RpcError):
-        raw.commit(request)
