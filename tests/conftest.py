@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import platform
+import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -40,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _clean_environment()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background by a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(_Summary(config), "forebay-summary")
 
 
@@ -211,6 +214,8 @@ def start_daemon(ceph: Ceph, tmp_path: Path, short_dir: Path) -> Iterator[StartD
             arguments += ["--config", str(config_file)]
         else:
             arguments += ["--endpoint-url", endpoint_url or ceph.endpoint_url]
+        # Faults of the tests' proxies are over when they are answered.
+        settings.setdefault("request_lingers_s", 0.05)
         words = {
             f"FOREBAY_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
             for name, value in settings.items()

@@ -10,10 +10,14 @@ import socket
 import struct
 import threading
 import weakref
+from typing import TYPE_CHECKING
 
 from forebay._errors import from_reply
 from forebay_protos import cache_pb2 as pb
 from forebay_protos import layout, spool
+
+if TYPE_CHECKING:
+    from forebay._folder import Folder
 
 _KEPT = 8
 _READ_BYTES = 4096
@@ -24,13 +28,12 @@ class Commits:
     """The sockets of one cache folder in this process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _kept and _folders
+        self._lock = threading.Lock()  # guards _kept
         self._kept: list[tuple[str, socket.socket]] = []
-        self._folders: dict[str, int] = {}
         _alive.add(self)
 
     def commit(
-        self, folder: str, request: pb.CommitRequest, timeout_s: float
+        self, folder: Folder, request: pb.CommitRequest, timeout_s: float
     ) -> pb.CommitReply | None:
         """Return the daemon's answer; None if there is none to be had this way.
 
@@ -38,30 +41,20 @@ class Commits:
         """
         request.is_synced_by_writer = True
         try:
-            body = self._ask(folder, request.SerializeToString(), timeout_s)
+            body = self._ask(folder.path, request.SerializeToString(), timeout_s)
         except OSError:
             request.is_synced_by_writer = False
             return None
         if body[0]:
             raise from_reply(pb.Error.FromString(body[1:]))
         # Here rather than in the daemon, which has one thread for all: its rename, to last.
-        os.fsync(self._spool_fd(folder))
+        folder.sync_spool()
         return pb.CommitReply.FromString(body[1:])
-
-    def _spool_fd(self, folder: str) -> int:
-        """Return the open folder of the spool. Raises OSError."""
-        with self._lock:
-            fd = self._folders.get(folder)
-            if fd is None:
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                fd = self._folders[folder] = os.open(f"{folder}/{layout.SPOOL}", flags)
-            return fd
 
     def _ask(self, folder: str, body: bytes, timeout_s: float) -> bytes:
         """Return the answer's body. Raises OSError."""
-        connection = self._take(folder)
+        connection = self._take(folder, timeout_s)
         try:
-            _limit(connection, timeout_s)
             connection.sendall(spool.framed(body))
             received = b""
             while (answer := spool.unframed(received)) is None:
@@ -75,14 +68,16 @@ class Commits:
         self._keep(folder, connection)
         return answer
 
-    def _take(self, folder: str) -> socket.socket:
+    def _take(self, folder: str, timeout_s: float) -> socket.socket:
         with self._lock:
             for index, (path, connection) in enumerate(self._kept):
                 if path == folder:
                     del self._kept[index]
+                    _limit(connection, timeout_s)
                     return connection
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            _limit(connection, timeout_s)
             connection.connect(f"{folder}/{layout.COMMIT_SOCKET}")
         except BaseException:
             connection.close()
@@ -100,11 +95,8 @@ class Commits:
         """Close what is kept; a closed one that is used again opens what it needs."""
         with self._lock:
             kept, self._kept = self._kept, []
-            folders, self._folders = self._folders, {}
         for _, connection in kept:
             connection.close()
-        for fd in folders.values():
-            os.close(fd)
 
     def after_fork_in_child(self) -> None:
         # The parent's: an answer would reach whichever of the two reads first.
@@ -116,6 +108,7 @@ def _limit(connection: socket.socket, timeout_s: float) -> None:
     """Bound the wait for an answer in the kernel: Python's timeouts are a poll for each call."""
     limit = _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6) or 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 _alive: weakref.WeakSet[Commits] = weakref.WeakSet()

@@ -56,6 +56,7 @@ class Folder:
         self.segments: dict[int, memoryview] = {}  # mapped, by number
         self._files: OrderedDict[int, OpenFile] = OrderedDict()
         self._blobs: OrderedDict[int, memoryview] = OrderedDict()
+        self._spool: OpenFile | None = None
         _keep_freed_memory()
 
     def is_current(self, now_ns: int) -> bool:
@@ -99,6 +100,12 @@ class Folder:
             with contextlib.suppress(KeyError):  # another thread was faster
                 self._files.popitem(last=False)
         return file
+
+    def sync_spool(self) -> None:
+        """Have every rename in the spool's folder on the disk. Raises OSError."""
+        spool = self._spool or OpenFile(f"{self.path}/{layout.SPOOL}")
+        self._spool = spool
+        os.fsync(spool.fd)
 
     def segment(self, number: int) -> memoryview:
         """Return the mapping of a segment. Raises OSError."""

@@ -30,7 +30,8 @@ _QUICK_TIMEOUT_S = 2.0
 def leased(node: Node, folder: Folder, uri: str, timeout_s: float) -> Iterator[str]:
     """Hold a lease on an object's file, or on the folder of a prefix, in the cache folder."""
     # It fills with progress and no deadline, where Lease alone would have one for everything.
-    warm = pb.WarmRequest(prefix=uri)
+    is_prefix = node.channel.call("Stat", pb.StatRequest(uri=uri), timeout_s).is_prefix
+    warm = pb.WarmRequest(prefix=uri) if is_prefix else pb.WarmRequest(uris=[uri])
     for _ in node.channel.stream("Warm", lambda: warm, timeout_s, has_deadline=False):
         pass
     reply = node.channel.call("Lease", pb.LeaseRequest(uri=uri), timeout_s)

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 64 << 20  # for each of which timeout_s is allowed
 ROUNDS = 3
+_GROW_PIECES = 4
 _FIRST_STEP_BYTES, _STEP_BYTES = 8 << 20, 64 << 20  # by which a file of unknown size grows
 _WRITE_BYTES = 16 << 20  # at once, whereupon the kernel is told to bring them to the disk
 _READ_BYTES = 1 << 20
@@ -40,6 +42,7 @@ _KEPT_GRAIN = 16 << 10
 _QUICK_TIMEOUT_S = 2.0
 _SYNC_FILE_RANGE_WRITE = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)  # another user, a read-only mount
 _CANNOT_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
@@ -123,7 +126,10 @@ class Staging:
             reply = self._node.channel.call("Stage", request, timeout_s)
             try:
                 staged = self._hold(folder, reply.file, reply.granted_bytes)
-            except OSError:  # another user, a read-only mount
+            except OSError as error:
+                if error.errno not in _MAY_NOT:
+                    self._abandon(reply.file)
+                    raise
                 self._refused = weakref.ref(folder)
                 self._abandon(reply.file)
                 return None
@@ -164,13 +170,14 @@ class Staging:
         request = pb.GrowRequest(
             file=staged.file, written_bytes=written_bytes, wanted_bytes=wanted_bytes
         )
-        granted = self._node.channel.call("Grow", request, timeout_s).granted_bytes
+        # Of a file that passes through the spool, so many pieces are uploaded meanwhile.
+        granted = self._node.channel.call("Grow", request, _GROW_PIECES * timeout_s).granted_bytes
         if granted <= written_bytes:
             raise SpoolFullError(f"the daemon grants {granted} bytes: raise spool_max_bytes")
         staged.granted_bytes = staged.length = granted
 
     def commit(
-        self, staged: Staged, operation: str, trailer_json: str, end: int, timeout_s: float
+        self, staged: Staged, trailer: Trailer, trailer_json: str, end: int, timeout_s: float
     ) -> str:
         """Make a file of *end* bytes an acknowledged write; returns the origin's version of it
         if that was waited for."""
@@ -178,10 +185,13 @@ class Staging:
         if end <= _KEPT_BYTES and len(self._kept) < _KEPT:
             next_bytes = (end // _KEPT_GRAIN + 2) * _KEPT_GRAIN  # a little longer is likely
         request = pb.CommitRequest(
-            file=staged.file, operation=operation, trailer_json=trailer_json, next_bytes=next_bytes
+            file=staged.file,
+            operation=trailer.operation,
+            trailer_json=trailer_json,
+            next_bytes=next_bytes,
         )
         timeouts = max(1, -(-end // PIECE_BYTES))
-        reply = self._ask_commit(request, timeout_s * timeouts)
+        reply = self._ask_commit(request, timeout_s * timeouts, trailer.uri)
         if reply.HasField("next"):
             with self._lock:
                 self._kept.append((reply.next.file, reply.next.granted_bytes))
@@ -189,14 +199,16 @@ class Staging:
         staged.close()
         return str(reply.version)
 
-    def _ask_commit(self, request: pb.CommitRequest, timeout_s: float) -> pb.CommitReply:
+    def _ask_commit(self, request: pb.CommitRequest, timeout_s: float, uri: str) -> pb.CommitReply:
+        deadline = time.monotonic() + timeout_s
         folder = self._node.folder()
         if folder is not None:
-            reply = self._commits.commit(folder.path, request, timeout_s)
+            reply = self._commits.commit(folder, request, timeout_s)
             if reply is not None:
                 return reply
         # The daemon is down, or restarted: it knows a commit that it has taken by its operation.
-        answer: pb.CommitReply = patiently(self._node.channel, "Commit", request, timeout_s)
+        left_s = max(1.0, deadline - time.monotonic())
+        answer: pb.CommitReply = patiently(self._node.channel, "Commit", request, left_s, uri)
         return answer
 
     def abandon(self, staged: Staged) -> None:
@@ -291,9 +303,7 @@ class Sink:
         except OSError as error:
             self._check_full(error)
             raise
-        return self._staging.commit(
-            self._staged, trailer.operation, trailer_json, total, self._timeout_s
-        )
+        return self._staging.commit(self._staged, trailer, trailer_json, total, self._timeout_s)
 
     def abandon(self) -> None:
         self._staging.abandon(self._staged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forebay._errors import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _NAMED = 5  # failed uploads in the text of an error
 _QUICK_TIMEOUT_S = 2.0
+_LEAST_ROUND_S = 0.05
 
 
 def flush(
@@ -88,30 +90,57 @@ def settle(channel: Channel, ids: Sequence[str], timeout_s: float, *, discard: b
     return int(channel.call("Settle", request, timeout_s).settled)
 
 
-def patiently(channel: Channel, method: str, request: Any, timeout_s: float) -> Any:
-    """Make a call that may have to wait for uploads: the deadline starts anew as they get on.
+def patiently(channel: Channel, method: str, request: Any, timeout_s: float, uri: str) -> Any:
+    """Make a call that may have to wait for uploads: the deadline starts anew as those get on that
+    it waits for, the earlier ones of the origin of *uri*.
 
     The call is made again, so *request* names an operation that is done once.
     """
     deadline = time.monotonic() + timeout_s
-    known: object = None
+    known: _Backlog | None = None
     while True:
+        began = time.monotonic()
         try:
             # In two halves at least, to see what happens between them.
             return channel.call(method, request, timeout_s / 2)
-        except (DeadlineExceededError, DaemonUnavailableError):  # noqa: PERF203
-            now = _snapshot(channel)
-            if known is not None and now is not None and now != known:
+        except (DeadlineExceededError, DaemonUnavailableError):
+            now = _backlog(channel, uri)
+            if known is not None and now is not None and now.is_less_than(known):
                 deadline = time.monotonic() + timeout_s
             elif time.monotonic() >= deadline - 0.01 * timeout_s:
                 raise
             known = now or known
+        time.sleep(max(0.0, min(_LEAST_ROUND_S, began + _LEAST_ROUND_S - time.monotonic())))
 
 
-def _snapshot(channel: Channel) -> object:
-    """Return something that changes as uploads get on, None if the daemon is not there."""
+@dataclass(frozen=True, slots=True)
+class _Backlog:
+    """What a call waits for."""
+
+    ids: frozenset[str]
+    bytes_left: int
+
+    def is_less_than(self, other: _Backlog) -> bool:
+        is_shorter = self.ids < other.ids
+        return is_shorter or (self.ids == other.ids and self.bytes_left < other.bytes_left)
+
+
+def _backlog(channel: Channel, uri: str) -> _Backlog | None:
+    """Return what is left before, and of, the last write of *uri*; None if the daemon is not
+    there, or knows of none."""
     try:
         reply = channel.call("Uploads", pb.UploadsRequest(), _QUICK_TIMEOUT_S, wait=False)
     except ForebayError:
         return None
-    return [(upload.id, upload.uploaded_bytes) for upload in reply.uploads]
+    own = [upload.id for upload in reply.uploads if uri == upload.uri]
+    if not own:
+        return None
+    place = _place(uri)
+    before = [u for u in reply.uploads if u.id <= max(own) and _place(u.uri) == place]
+    left = sum(max(0, upload.size_bytes - upload.uploaded_bytes) for upload in before)
+    return _Backlog(frozenset(upload.id for upload in before), left)
+
+
+def _place(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"

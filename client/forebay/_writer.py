@@ -95,12 +95,12 @@ class ObjectWriter(io.BufferedIOBase):
             self._check_open()
             if self._failure is not None:
                 raise self._broken() from self._failure
-            if len(self._buffer) + len(view) < _BUFFER_BYTES:
-                self._buffer += view
-            else:
-                with self._remembering():
+            with self._remembering():
+                if len(self._buffer) + len(view) < _BUFFER_BYTES:
+                    self._buffer += view
+                else:
                     self._push(view)
-            self._written += len(view)
+                self._written += len(view)
         return len(view)
 
     def flush(self) -> None:
@@ -236,6 +236,16 @@ class TextWriter(io.TextIOWrapper):
     @property
     def mode(self) -> str:
         return self._writer.mode[0]
+
+    def close(self) -> None:
+        """As ObjectWriter.close; what cannot be encoded or flushed leaves nothing written."""
+        if not self._writer.closed:
+            try:
+                self.flush()
+            except BaseException:
+                self.discard()
+                raise
+        super().close()
 
     def discard(self) -> None:
         """Close the file and publish nothing."""

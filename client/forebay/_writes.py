@@ -10,6 +10,7 @@ import errno
 import os
 import random
 import stat
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -80,6 +81,10 @@ class Body(Protocol):
     def size_bytes(self) -> int:
         """How many, as far as it is known before they are read."""
 
+    @property
+    def exact_bytes(self) -> int:
+        """As ``size_bytes``; -1 if there may be more or fewer."""
+
     def write_to(self, sink: Sink) -> memoryview:
         """Write the bytes but for the last, which are returned."""
 
@@ -92,7 +97,7 @@ class InMemory:
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
-        self.size_bytes = len(view)
+        self.size_bytes = self.exact_bytes = len(view)
 
     def write_to(self, _: Sink) -> memoryview:
         return self._view
@@ -103,6 +108,8 @@ class InMemory:
 
 class LocalFile:
     """What a descriptor of a local file reads."""
+
+    exact_bytes = -1
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -127,7 +134,8 @@ class Joined:
     ) -> None:
         self._first = first
         self._file = file
-        self.size_bytes = size_bytes
+        self._lock = threading.Lock()  # guards the file's position
+        self.size_bytes = self.exact_bytes = size_bytes
 
     def write_to(self, sink: Sink) -> memoryview:
         for piece in self.pieces():
@@ -136,9 +144,16 @@ class Joined:
 
     def pieces(self) -> Iterator[bytes]:
         yield from self._first()
-        self._file.seek(0)
-        while piece := self._file.read(_MESSAGE_BYTES):
+        at = 0
+        while piece := self._read(at):
+            at += len(piece)
             yield piece
+
+    def _read(self, at: int) -> bytes:
+        # gRPC may still be sending from here what is already being sent anew.
+        with self._lock:
+            self._file.seek(at)
+            return self._file.read(_MESSAGE_BYTES)
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -200,7 +215,7 @@ def abandoned_on_error(sink: Sink) -> Iterator[None]:
 
 def _send(node: Node, trailer: Trailer, body: Body, timeout_s: float) -> None:
     """Write an object through the daemon."""
-    text = replace(trailer, size_bytes=-1).to_json()
+    text = replace(trailer, size_bytes=body.exact_bytes).to_json()
 
     def requests() -> Iterator[pb.WriteRequest]:
         yield pb.WriteRequest(trailer_json=text)
@@ -292,13 +307,17 @@ def move(node: Node, misses: Misses, source: str, target: str, timeout_s: float)
         _change(node, pb.ChangeRequest(kind="MOVE", uri=source, target=target), timeout_s)
     else:
         # The removal waits for earlier writes of its own origin only.
-        _copy_bytes(node, misses, source, target, "write_through", timeout_s)
+        version = _copy_bytes(node, misses, source, target, "write_through", timeout_s)
+        if _base(node, source, timeout_s)[1] != version:
+            raise StaleFileError(
+                f"{source} was written while it was moved: it is copied, and stays"
+            )
         remove(node, source, timeout_s, missing_ok=True)
 
 
 def _change(node: Node, request: pb.ChangeRequest, timeout_s: float) -> None:
     request.operation = spool.new_operation()
-    patiently(node.channel, "Change", request, timeout_s)
+    patiently(node.channel, "Change", request, timeout_s, request.uri)
 
 
 def _is_one_origin(node: Node, source: str, target: str, timeout_s: float) -> bool:
@@ -310,16 +329,18 @@ def _is_one_origin(node: Node, source: str, target: str, timeout_s: float) -> bo
 
 def _copy_bytes(
     node: Node, misses: Misses, source: str, target: str, mode: str, timeout_s: float
-) -> None:
+) -> str:
+    """Copy an object; returns the version that was copied."""
     for _ in range(ROUNDS):
         size_bytes, version = _base(node, source, timeout_s)
         if not version:
             raise ObjectNotFoundError(f"there is no object {source}")
         body = _Object(misses, source, size_bytes, version, timeout_s)
         try:
-            return publish(node, Trailer(spool.PUT, target, mode=mode), body, timeout_s)
+            publish(node, Trailer(spool.PUT, target, mode=mode), body, timeout_s)
         except StaleFileError:
             continue
+        return version
     raise StaleFileError(f"{source} changes faster than it can be copied")
 
 
@@ -331,7 +352,7 @@ class _Object:
     ) -> None:
         self._misses = misses
         self._uri = uri
-        self.size_bytes = size_bytes
+        self.size_bytes = self.exact_bytes = size_bytes
         self._version = version
         self._timeout_s = timeout_s
 

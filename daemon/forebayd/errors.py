@@ -46,6 +46,16 @@ class VersionChangedError(DaemonError):
     kind = cache_pb2.VERSION_CHANGED
 
 
+class AppendedMeanwhileError(DaemonError):
+    """As VersionChangedError, but another attempt would not do: the bytes begin with the old."""
+
+    kind = cache_pb2.VERSION_CHANGED
+
+
+class DamagedError(DaemonError):
+    """A spooled file is not what its trailer says."""
+
+
 class UploadGoneError(DaemonError):
     """Inside the daemon only: whoever sends the parts begins another upload."""
 

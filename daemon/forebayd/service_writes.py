@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forebay_protos import cache_pb2 as pb
@@ -17,12 +18,14 @@ from forebayd.errors import (
     InvalidPathError,
     ObjectNotFoundError,
     OriginUnavailableError,
+    SpoolFullError,
 )
 from forebayd.spool.order import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
+    from forebayd.cache.origins import Target
     from forebayd.spool.order import Upload
     from forebayd.spool.spool import Spool
     from forebayd.spool.staging import Staged
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STEP_BYTES = 32 << 20  # by which a stream's file grows
+_PIECE_BYTES = 1 << 20  # written at once
 _LOOK_S = 3.0  # at the origin, for what is to be removed
 _FOOT_BYTES = 4096  # more than any trailer of a key of 1,024 bytes takes
 _KINDS = {
@@ -99,38 +103,68 @@ class WriteCalls:
         trailer = spool.Trailer.from_json(first.trailer_json)
         if trailer.kind not in spool.WITH_BYTES:
             raise InvalidPathError(f"a Write of kind {trailer.kind}: use Change")
-        known = self._spool.known(trailer.operation)
-        if known is not None:
-            return pb.CommitReply(version=known)
+        if self._spool.has(trailer.operation):
+            version = await self._spool.commit("", trailer.operation)  # once that is durable
+            return pb.CommitReply(version=version)
         target = self._spool.check_writable(trailer.uri)
         staging = self._spool.staging
-        staged = await staging.stage(target, len(first.data) + _FOOT_BYTES)
-        fd = os.open(self._spool.journal.cache_dir / staged.name, os.O_RDWR | os.O_CLOEXEC)
+        staged, fd = await self._held(target)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
             message, position = first, 0
             while True:
-                wanted = position + len(message.data) + _FOOT_BYTES
-                while wanted > staged.granted_bytes:
-                    await staging.grow(staged.name, position, wanted + _STEP_BYTES)
-                await asyncio.to_thread(os.pwrite, fd, message.data, position)
-                position += len(message.data)
+                for at in range(0, len(message.data), _PIECE_BYTES):
+                    piece = message.data[at : at + _PIECE_BYTES]
+                    await self._make_room(staged, position, len(piece))
+                    await _in_thread(fd, partial(_write, data=piece, position=position))
+                    position += len(piece)
                 if message.is_last:
                     break
                 following = await anext(aiter(requests), None)
                 if following is None:
                     raise InvalidPathError("the Write ended without its last message")
                 message = following
+            if trailer.size_bytes not in (-1, position):
+                raise InvalidPathError(
+                    f"{trailer.uri}: {position} bytes came of {trailer.size_bytes}: write it again"
+                )
             trailer = dataclasses.replace(trailer, size_bytes=position)
-            await asyncio.to_thread(_seal, fd, trailer)
+            await self._make_room(staged, position, 0)
+            await _in_thread(fd, partial(_seal, trailer=trailer))
             version = await _to_its_end(self._spool.commit(staged.name, trailer.operation))
         except BaseException:
-            if self._spool.known(trailer.operation) is None:
+            if not self._spool.has(trailer.operation):
                 staging.abandon(staged.name)
             raise
         finally:
             os.close(fd)
         return pb.CommitReply(version=version)
+
+    async def _held(self, target: Target) -> tuple[Staged, int]:
+        """Return a new staged file, and a descriptor that holds it."""
+        while True:
+            staged = await self._spool.staging.stage(target, _FOOT_BYTES)
+            fd = os.open(self._spool.journal.cache_dir / staged.name, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # somebody plays with files that are not theirs: theirs be it
+                os.close(fd)
+                continue
+            except OSError:
+                os.close(fd)
+                raise
+            return staged, fd
+
+    async def _make_room(self, staged: Staged, position: int, length: int) -> None:
+        """See to it that *length* bytes and a trailer can be written at *position*."""
+        wanted = position + length + _FOOT_BYTES
+        while wanted > staged.granted_bytes:
+            before = staged.granted_bytes
+            await self._spool.staging.grow(staged.name, position, wanted + _STEP_BYTES)
+            if staged.granted_bytes <= before:
+                raise SpoolFullError(
+                    f"the spool holds {self._spool.staging.limit_bytes} bytes, too few for this "
+                    "write: raise spool_max_bytes"
+                )
 
     @unary
     async def Change(self, request: pb.ChangeRequest) -> pb.ChangeReply:
@@ -140,10 +174,14 @@ class WriteCalls:
         trailer = spool.Trailer(
             kind, request.uri, target=request.target, operation=request.operation
         )
-        is_new = self._spool.known(request.operation) is None
+        is_new = not self._spool.has(request.operation)
         if is_new and kind == spool.REMOVE and not request.missing_ok:
             await self._check_exists(request.uri)
-        await _to_its_end(self._spool.change(trailer))
+        self._spool.calling(request.operation, 1)
+        try:
+            await _to_its_end(self._spool.change(trailer))
+        finally:
+            self._spool.calling(request.operation, -1)
         return pb.ChangeReply()
 
     async def _check_exists(self, uri: str) -> None:
@@ -212,7 +250,28 @@ def _staged(staged: Staged) -> pb.StageReply:
     return pb.StageReply(file=staged.name, granted_bytes=staged.granted_bytes)
 
 
+async def _in_thread(fd: int, work: Callable[[int], None]) -> None:
+    """Run *work* with a descriptor of its own, which a cancelled caller does not close under it."""
+    own = os.dup(fd)
+
+    def run() -> None:
+        try:
+            work(own)
+        finally:
+            os.close(own)
+
+    await asyncio.get_running_loop().run_in_executor(None, run)
+
+
+def _write(fd: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, position)
+        view, position = view[count:], position + count
+
+
 def _seal(fd: int, trailer: spool.Trailer) -> None:
-    end = trailer.size_bytes + os.pwrite(fd, trailer.to_bytes(), trailer.size_bytes)
-    os.ftruncate(fd, end)
+    foot = trailer.to_bytes()
+    _write(fd, foot, trailer.size_bytes)
+    os.ftruncate(fd, trailer.size_bytes + len(foot))
     os.fsync(fd)

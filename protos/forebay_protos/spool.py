@@ -74,9 +74,19 @@ class Trailer:
         """Parse the text. Raises ValueError if it is not a trailer's."""
         try:
             trailer = cls(**json.loads(text))
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             raise ValueError(f"not a trailer: {error}") from error
-        if trailer.kind not in KINDS or trailer.mode not in MODES or not trailer.uri:
+        texts = (trailer.uri, trailer.target, trailer.base_version, trailer.operation)
+        sizes = (trailer.size_bytes, trailer.base_bytes)
+        is_valid = (
+            all(type(text) is str for text in texts)
+            and all(type(size) is int and -1 <= size < 1 << 62 for size in sizes)
+            and trailer.kind in KINDS
+            and trailer.mode in MODES
+            and trailer.uri
+            and trailer.operation
+        )
+        if not is_valid:
             raise ValueError(f"not a trailer: {text[:200]}")
         return trailer
 

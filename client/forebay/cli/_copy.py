@@ -5,8 +5,10 @@ Neither a file nor an object has its name before it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -156,6 +158,7 @@ class _Copier:
         self._lock = threading.Lock()  # guards what follows
         self._total_bytes = self._found = self._done = self._failed = 0
         self._is_stopped = False
+        self._ended_by: forebay.DaemonUnavailableError | None = None
 
     def run(self, job: _Job) -> None:
         self._add(job)
@@ -170,10 +173,13 @@ class _Copier:
         def attempt(job: _Job) -> None:
             try:
                 job.copy()
-            except (forebay.ForebayError, click.ClickException, OSError, ValueError) as error:
-                self._tell(error)
             except _StoppedError:
                 pass
+            except forebay.DaemonUnavailableError as error:  # the others would wait as long each
+                self._ended_by = error
+                self._is_stopped = True
+            except Exception as error:
+                self._tell(error)
             else:
                 self._count(failed=False)
             finally:
@@ -183,6 +189,8 @@ class _Copier:
             try:
                 for job in jobs:
                     places.acquire()
+                    if self._is_stopped:
+                        break
                     self._add(job)
                     pool.submit(attempt, job)
                 pool.shutdown()  # here, so that Ctrl-C stops those that are left
@@ -190,6 +198,8 @@ class _Copier:
                 self._is_stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if self._ended_by is not None:
+            raise self._ended_by
         if not self._found:
             raise forebay.ObjectNotFoundError(f"there is nothing below {source}")
         if self._failed:
@@ -214,6 +224,8 @@ class _Copier:
         try:
             with scratch.open("xb") as sink:
                 self._receive(uri, sink)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(target, scratch)
             scratch.replace(target)
         finally:
             scratch.unlink(missing_ok=True)

@@ -74,5 +74,6 @@ def below(client: forebay.Client, source: str) -> Iterator[tuple[forebay.Stat, t
     """Yield the objects below a prefix, with the components of their names below it."""
     prefix = client._uri(source).rstrip("/") + "/"
     for entry in client.list(source, recursive=True):
-        if isinstance(entry, forebay.Stat):
+        # Markers of folders, which other tools make, are no files.
+        if isinstance(entry, forebay.Stat) and not entry.uri.endswith("/"):
             yield entry, tuple(entry.uri.removeprefix(prefix).split("/"))

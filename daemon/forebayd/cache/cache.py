@@ -126,6 +126,7 @@ class Cache:
             self.written,
             CatalogueMemory(self.store.catalogue),
             uploads_at_once=config.uploads_at_once,
+            lingers_s=config.request_lingers_s,
             max_age_s=config.upload_max_age_s,
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from forebayd.cache.fill import Uncached
 from forebayd.errors import CacheFullError, InvalidPathError, ObjectNotFoundError
-from forebayd.spool.uploader import mapped
+from forebayd.spool.uploader import lent
 from forebayd.store import disk
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class LeaseKeeper:
                 raise CacheFullError(f"no room for a local copy of {entry.uri}")
             self._store.space.reserve(size)
             try:
-                with mapped(fd, 0, entry.size_bytes) as data:
+                async with lent(fd, 0, entry.size_bytes) as data:
                     await asyncio.to_thread(self._store.leases.write, lease, name, data)
             except OSError as error:
                 self._store.space.release(size)

@@ -66,36 +66,35 @@ class Written:
         if old is not None and not old.is_pending:
             upload.known_version = old.version
         if upload.trailer.kind == spool.REMOVE_TREE:
+            self._drop(self._origins.target(target.uri.rstrip("/")))
             self._filler.evicting(target.uri)
+            self._store.flush()  # so that what was published a moment ago is found
             below = list(self._store.catalogue.below(target.uri.rstrip("/") + "/"))
             if below:
                 self._evictor.remove(below, "removed")
 
-    def keep(self, upload: Upload, info: ObjectInfo) -> None:
+    def arrived(self, upload: Upload, info: ObjectInfo | None) -> None:
         """Make the bytes of a put that was uploaded a cached object, if they are not one yet."""
+        self._listings.forget()
+        if info is None:
+            return
+        target = self._origins.target(upload.uri)
+        if upload.is_rebased:
+            if (entry := self._store.get(target.fingerprint)) is not None:
+                self._evictor.remove([entry], "overwritten")
+            return
         self._renamed[upload.pending_version] = info.version
         if len(self._renamed) > _RENAMED:
             self._renamed.popitem(last=False)
-        target = self._origins.target(upload.uri)
         entry = self._store.get(target.fingerprint)
-        if entry is not None or self._order.seen(upload.origin, target.uri) is not None:
-            return
-        try:
+        if entry is None and self._order.seen(upload.origin, target.uri) is None:
             self._show(upload, target)
-        except Exception:
-            log.exception("a write is not kept", extra={"uri": target.uri})
 
-    def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
-        """Keep what was uploaded under its origin's version; forget what was known before."""
-        self._listings.forget()
-        if upload.is_through or info is None:
-            names = [name for name in (upload.trailer.uri, upload.trailer.target) if name]
-            for name in names if upload.is_through else ():
-                self._drop(self._origins.target(name))
-            return
+    def uploaded(self, upload: Upload, info: ObjectInfo) -> None:
+        """Keep what was uploaded under its origin's version."""
         target = self._origins.target(upload.uri)
         entry = self._store.get(target.fingerprint)
-        if entry is None or entry.version != upload.pending_version:
+        if upload.is_rebased or entry is None or entry.version != upload.pending_version:
             return
         try:
             self._own(target, entry, info)
@@ -103,11 +102,12 @@ class Written:
             log.error("a write is not kept", exc_info=error, extra={"uri": target.uri})
             self._drop(target)
 
-    def discarded(self, upload: Upload) -> None:
+    def unknown(self, upload: Upload) -> None:
         """Show again what the origin has."""
         self._listings.forget()
-        if not upload.is_barrier:
-            self._drop(self._origins.target(upload.uri))
+        for name in (upload.trailer.uri, upload.trailer.target):
+            if name:
+                self._drop(self._origins.target(name))
 
     def check_base(self, target: Target, trailer: spool.Trailer) -> None:
         """Raise VersionChangedError if an append is not to what readers see now."""
@@ -165,7 +165,11 @@ class Written:
             modified=info.modified if info.modified is not None else entry.modified,
             validated_at_ns=time.time_ns(),
         )
-        self._store.own(owned, charge_bytes, self._filler.validity(target, owned))
+        try:
+            self._store.own(owned, charge_bytes, self._filler.validity(target, owned))
+        except OSError:
+            self._store.space.release(charge_bytes)
+            raise
 
     # --- readers -----------------------------------------------------------------------------
 
@@ -210,7 +214,8 @@ class Written:
         """Yield the origin's listing with what is pending in it, and without what is removed."""
         prefix, folder = target.origin.config.prefix, target.uri.rstrip("/") + "/"
         ours = {upload.uri: _info(upload) for upload in self._order.below(prefix, folder)}
-        if not ours and not self._order.hides_any(prefix):
+        hiding = self._order.hiding(prefix)  # now: one may be done before the page comes
+        if not ours and not hiding:
             async for page in self._listings.pages(target, recursive=recursive):
                 yield page
             return
@@ -220,12 +225,12 @@ class Written:
                 objects = tuple(
                     ours.pop(info.uri, info)
                     for info in page.objects
-                    if info.uri in ours or not self._is_hidden(prefix, info.uri)
+                    if info.uri in ours or not self._is_hidden(prefix, info.uri, hiding)
                 )
                 prefixes = tuple(
                     name
                     for name in page.prefixes
-                    if not self._is_hidden(prefix, name.rstrip("/"))
+                    if not any(_hides_all(barrier, name) for barrier in hiding)
                     or any(uri.startswith(name) for uri in ours)
                 )
                 known.update(prefixes)
@@ -243,9 +248,17 @@ class Written:
         }
         yield Page(tuple(rest), tuple(sorted(folders - known)))
 
-    def _is_hidden(self, prefix: str, uri: str) -> bool:
-        upload = self._order.seen(prefix, uri)
-        return upload is not None and upload.is_barrier
+    def _is_hidden(self, prefix: str, uri: str, hiding: list[Upload]) -> bool:
+        seen = self._order.seen(prefix, uri)
+        if seen is not None:
+            return seen.is_barrier
+        return any(barrier.refers_to(uri) for barrier in hiding)  # done a moment ago
+
+
+def _hides_all(barrier: Upload, folder: str) -> bool:
+    """Tell whether nothing is left of a prefix, which ends with "/"."""
+    is_tree = barrier.trailer.kind == spool.REMOVE_TREE
+    return is_tree and barrier.refers_to(folder.rstrip("/"))
 
 
 def _info(upload: Upload) -> ObjectInfo:

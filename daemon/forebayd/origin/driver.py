@@ -6,6 +6,7 @@ attempts, limits and measurement are wrapped around it (see ``build.py``).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from forebayd.errors import (
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
 
 class TransientError(OriginUnavailableError):
     """The origin did not answer rightly this time; another attempt may do."""
+
+
+class NotTakenError(TransientError):
+    """As TransientError, and what was asked is certainly not going to happen."""
+
+
+_NOT_TAKEN = re.compile(
+    "connect error|trying to connect|ConnectError|onnection refused|dns error"
+    "|Could not connect|Cannot connect"
+)
+
+
+def broken_off(detail: str, error: Exception) -> TransientError:
+    """Return the error for a request that *error* has left without an answer."""
+    return NotTakenError(detail) if _NOT_TAKEN.search(str(error)) else TransientError(detail)
 
 
 class Driver(Writable, Protocol):
@@ -49,6 +65,9 @@ _CURES = {
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
     "QuotaExceeded": "the quota is used up: remove objects, or have it raised",
 }
+_DAMAGED = ("IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest")
+_OLD_KEYS = ("ExpiredToken", "TokenRefreshRequired")  # renewed by the next attempt
+_OTHER_PARTS = ("InvalidPart", "InvalidPartOrder")
 _TOO_LONG = ("KeyTooLongError", "InvalidObjectName")
 _PASSING_CONFLICTS = ("OperationAborted", "ConditionalRequestConflict", "ConcurrentModification")
 
@@ -67,7 +86,15 @@ def failure_of_status(uri: str, status: int, detail: str) -> DaemonError:
         return VersionChangedError(f"{uri} has changed at the origin")
     if detail in _TOO_LONG:
         return InvalidPathError(f"{uri[:200]}…: the origin takes no such name ({detail})")
-    if status in (408, 429) or (status >= 500 and status != 501) or "RequestTimeout" in detail:
+    if detail in _OTHER_PARTS:
+        return UploadGoneError(f"{uri}: other parts are there than were sent: begin another")
+    if detail in (*_DAMAGED, *_OLD_KEYS):
+        return TransientError(f"{status} {detail}")
+    if detail == "EntityTooLarge":
+        return InvalidPathError(f"{uri}: too large for one request: write it in smaller objects")
+    if status in (429, 503):
+        return NotTakenError(f"{status} {detail}")
+    if status == 408 or (status >= 500 and status != 501) or "RequestTimeout" in detail:
         return TransientError(f"{status} {detail}")
     if detail in _PASSING_CONFLICTS:
         return TransientError(f"{status} {detail}")

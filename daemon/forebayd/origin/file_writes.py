@@ -260,14 +260,19 @@ def _write(fd: int, data: memoryview, offset: int) -> None:
 
 
 def _copy(source: int, target: int, count: int) -> None:
-    done = 0
+    done, can_share = 0, True
     while done < count:
-        try:
-            copied = os.copy_file_range(source, target, min(count - done, _WRITE_BYTES))
-        except OSError as error:
-            if done or error.errno not in (errno.EXDEV, errno.EINVAL, *_NO_LINKS):
-                raise
-            copied = os.sendfile(target, source, None, min(count - done, _WRITE_BYTES))
+        length = min(count - done, _WRITE_BYTES)
+        copied = 0
+        if can_share:
+            try:
+                copied = os.copy_file_range(source, target, length)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EINVAL, *_NO_LINKS):
+                    raise
+                can_share = False
+        if not can_share:
+            copied = os.sendfile(target, source, None, length)
         if not copied:
             raise TransientError("the file was written while it was copied")
         done += copied

@@ -11,7 +11,7 @@ from forebayd.errors import (
     ObjectNotFoundError,
     OriginUnavailableError,
 )
-from forebayd.origin.driver import TransientError, failure_of_status
+from forebayd.origin.driver import broken_off, failure_of_status
 
 
 def status_of(error: Exception) -> int | None:
@@ -54,7 +54,7 @@ def translated(uri: str, error: Exception) -> Exception:
         asyncio.TimeoutError,
     )
     if isinstance(error, transient):
-        return TransientError(f"{type(error).__name__}: {error}")
+        return broken_off(f"{type(error).__name__}: {error}", error)
     if isinstance(error, ValueError):
         return InvalidPathError(f"{uri!r} cannot be asked of S3: {error}")
     return OriginUnavailableError(f"{uri}: {type(error).__name__}: {error}")

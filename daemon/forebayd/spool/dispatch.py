@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forebayd.errors import (
@@ -20,10 +21,11 @@ from forebayd.errors import (
     VersionChangedError,
 )
 from forebayd.origin.driver import TransientError
-from forebayd.spool.order import FAILED, UPLOADING, WAITING, Upload
+from forebayd.spool.doubts import Doubts, check_undone
+from forebayd.spool.order import FAILED, HELD, UPLOADING, WAITING, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from forebayd.cache.origins import Origins
     from forebayd.origin.base import ObjectInfo
@@ -48,19 +50,26 @@ class Dispatcher:
         origins: Origins,
         *,
         uploads_at_once: int,
+        lingers_s: float,
         is_urgent: Callable[[], bool],
+        ready: Callable[[Upload], Awaitable[None]],
         finished: Callable[[Upload, ObjectInfo | None], None],
+        failed: Callable[[Upload], None],
         looked: Callable[[], None],
     ) -> None:
-        """*is_urgent* tells whether uploads go before writers; *finished* is told of each write
-        that the origin has; *looked* is called now and then while there are writes."""
+        """*is_urgent* tells whether uploads go before writers; *ready* is waited for before each
+        attempt; *finished* is told of each write that the origin has, *failed* of each that its
+        writer is told of; *looked* is called now and then while there are writes."""
         self._order = order
         self._uploader = uploader
         self._origins = origins
         self._uploads_at_once = uploads_at_once
         self._is_urgent = is_urgent
+        self._ready = ready
         self._finished = finished
+        self._failed = failed
         self._looked = looked
+        self._doubts = Doubts(lingers_s)
         self._running: dict[Upload, asyncio.Task[None]] = {}
         self._suspects: dict[str, tuple[float, float]] = {}  # origin: (when to ask, pause)
         self._committed_at = 0.0  # monotonic
@@ -83,14 +92,14 @@ class Dispatcher:
 
     def retry(self, upload: Upload) -> None:
         """Try a write again now, also one that failed for good."""
-        if upload.state == FAILED:
-            upload.state = WAITING
-        upload.retry_at = 0.0
+        self._order.retry(upload)
         self._suspects.pop(upload.origin, None)
         self._wake.set()
 
     async def cancel(self, upload: Upload) -> None:
-        """End the attempt that is under way, if one is."""
+        """End the attempt that is under way, if one is, and begin no other."""
+        if upload.state != FAILED:
+            upload.state = HELD
         running = self._running.get(upload)
         if running is not None:
             running.cancel()
@@ -132,22 +141,30 @@ class Dispatcher:
                     break
                 room -= 1
                 upload.state, upload.attempts = UPLOADING, upload.attempts + 1
-                self._running[upload] = asyncio.create_task(self._run(upload))
+                task = self._running[upload] = asyncio.create_task(self._run(upload))
+                task.add_done_callback(partial(self._ended, upload))
+
+    def _ended(self, upload: Upload, _: asyncio.Task[None]) -> None:
+        # Not in the attempt itself: one that is cancelled before its first step never runs.
+        del self._running[upload]
+        if upload.state == UPLOADING:
+            upload.state = WAITING
+        self._wake.set()
 
     async def _run(self, upload: Upload) -> None:
         origin = self._origins.target(upload.uri).origin.driver
         try:
+            await self._ready(upload)
             info = await self._uploader.run(upload, origin)
             self._suspects.pop(upload.origin, None)
-            self._finished(upload, info)
-        except asyncio.CancelledError:
-            upload.state = WAITING
-            raise
+            while left_s := self._doubts.left_s(upload):
+                await asyncio.sleep(left_s)
+                await check_undone(upload, info, origin)
         except Exception as error:
+            self._doubts.note(upload, error)
             self._fail(upload, error)
-        finally:
-            del self._running[upload]
-            self._wake.set()
+        else:
+            self._finished(upload, info)
 
     def _fail(self, upload: Upload, error: Exception) -> None:
         upload.last_error = str(error) or type(error).__name__
@@ -162,10 +179,11 @@ class Dispatcher:
             self._suspects[upload.origin] = time.monotonic() + pause_s, pause_s
         elif upload.is_through:
             self._order.remove(upload)
+            self._failed(upload)
             if not upload.done.done():
                 upload.done.set_exception(error)
         else:
-            upload.state = FAILED
+            self._order.fail(upload)
             log.error(
                 "an upload failed for good: see `forebay uploads`",
                 extra={"uri": upload.uri, "reason": upload.last_error},

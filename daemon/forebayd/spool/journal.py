@@ -30,8 +30,7 @@ log = logging.getLogger(__name__)
 
 _EPOCH = "EPOCH"
 _NAME = re.compile(r"\d{8}-\d{12}")
-_DAMAGED = ".damaged"
-_MODE = 0o2770
+_MODE = 0o2750  # clients open files that the daemon has made, and make none
 _SMALL_BYTES = 1 << 20
 _READY_FILES = 64
 
@@ -48,6 +47,9 @@ class Journal:
         for folder in (self.path, staging):
             folder.mkdir(exist_ok=True)
             folder.chmod(_MODE)
+        for path in staging.iterdir():
+            # Who writes holds a lock, and may outlive daemons; files that nobody got do not.
+            self.take_back(f"{layout.STAGING}/{path.name}")
         epoch_file = self.path / _EPOCH
         # Committed names count too, should the file be lost.
         last = max((int(path.name[:8]) for path in self.files()), default=0)
@@ -72,7 +74,11 @@ class Journal:
         """
         name = self._ready.pop() if self._ready else self._make()
         if size_bytes > _SMALL_BYTES:
-            self.grow(name, size_bytes)
+            try:
+                self.grow(name, size_bytes)
+            except OSError:
+                self.remove_staged(name)
+                raise
         if len(self._ready) < _READY_FILES // 2 and (self._making is None or self._making.done()):
             self._making = asyncio.create_task(asyncio.to_thread(self._make_ready))
         return name
@@ -190,23 +196,19 @@ class Journal:
         """Return the committed files, in order."""
         return sorted(path for path in self.path.iterdir() if _NAME.fullmatch(path.name))
 
-    def read(self) -> Iterator[tuple[str, spool.Trailer, float]]:
-        """Yield (name, trailer, time of the commit) in order. What is damaged is set aside."""
-        for path in self.files():
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                yield path.name, spool.read_trailer(fd), os.fstat(fd).st_ctime
-            except ValueError as error:
-                log.error(  # the reason says it all
-                    "a spooled write is damaged and cannot be uploaded: kept for you to look at",
-                    extra={"file": str(path) + _DAMAGED, "reason": str(error)},
-                )
-                path.rename(str(path) + _DAMAGED)
-            finally:
-                os.close(fd)
+    @staticmethod
+    def read(path: Path) -> tuple[spool.Trailer, float]:
+        """Return a committed file's trailer, and when it was written, in unix seconds.
 
-    def damaged(self) -> list[Path]:
-        return sorted(self.path.glob("*" + _DAMAGED))
+        Raises ValueError for a damaged one, OSError.
+        """
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return spool.read_trailer(fd), os.fstat(fd).st_mtime
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
+        for name in self._ready:
+            self.remove_staged(name)
         os.close(self._fd)

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from forebay_protos import spool, uris
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from forebayd.origin.base import ObjectInfo
 
 WAITING, UPLOADING, FAILED = "waiting", "uploading", "failed"
+HELD = "held"  # being discarded: not to be started again
+DAMAGED = "damaged"  # a kind: a file of the spool that cannot be read, of whatever key
+_name = attrgetter("name")
 _BARRIERS = (spool.REMOVE, spool.REMOVE_TREE, spool.COPY, spool.MOVE)
 
 
@@ -46,6 +50,10 @@ class Upload:
     charge_bytes: int = 0  # of the spool
     known_version: str = ""  # of what it overwrites, if the cache has seen that
     superseded_by: Upload | None = None
+    is_rebased: bool = False  # an append to other bytes than the file's: the origin's are not ours
+    tried: tuple[int, str] = (-1, "")  # size and MD5 of what the last attempt wrote, if not ours
+    moved_bytes: int = -1  # of a move: the size of its source, once that was seen
+    left_at: float = 0.0  # monotonic, of a copy or move: when the last who waited for it went away
     done: asyncio.Future[ObjectInfo | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -84,14 +92,19 @@ class Order:
         self._by_origin: defaultdict[str, dict[str, Upload]] = defaultdict(dict)
         self._by_key: dict[str, list[Upload]] = {}
         self._barriers: defaultdict[str, list[Upload]] = defaultdict(list)
+        self._barriers_of_key: defaultdict[str, list[Upload]] = defaultdict(list)
+        self._trees: defaultdict[str, list[Upload]] = defaultdict(list)
+        self._damaged: list[Upload] = []
+        self._failed: defaultdict[str, list[Upload]] = defaultdict(list)
         self._by_operation: dict[str, Upload] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_origin.values()))
+        return sum(map(len, self._by_origin.values())) + len(self._damaged)
 
     def __iter__(self) -> Iterator[Upload]:
         """Yield all, in order of commitment."""
         uploads = [upload for origin in self._by_origin.values() for upload in origin.values()]
+        uploads += self._damaged
         return iter(sorted(uploads, key=lambda upload: upload.name))
 
     def by_operation(self, operation: str) -> Upload | None:
@@ -99,6 +112,10 @@ class Order:
 
     def add(self, upload: Upload) -> Upload | None:
         """Take *upload* as the last of its origin; returns the one that it makes needless."""
+        if upload.trailer.kind == DAMAGED:
+            self._damaged.append(upload)
+            self._by_operation[upload.trailer.operation] = upload
+            return None
         needless = self._needless(upload)
         if needless is not None:
             self.remove(needless)
@@ -108,9 +125,25 @@ class Order:
         self._by_operation[upload.trailer.operation] = upload
         if upload.is_barrier:
             self._barriers[upload.origin].append(upload)
+            for barriers in self._index(upload):
+                barriers.append(upload)
         else:
             self._by_key.setdefault(upload.uri, []).append(upload)
         return needless
+
+    def _index(self, barrier: Upload) -> list[list[Upload]]:
+        """Return the lists by which a barrier is found from a key that it refers to."""
+        trailer = barrier.trailer
+        if trailer.kind == spool.REMOVE_TREE:
+            return [self._trees[barrier.origin]]
+        names = {trailer.uri, trailer.target} - {""}
+        return [self._barriers_of_key[name] for name in sorted(names)]
+
+    def _barriers_at(self, origin: str, uri: str) -> list[Upload]:
+        """Return the barriers that refer to a key, in order."""
+        trees = [tree for tree in self._trees.get(origin, ()) if tree.refers_to(uri)]
+        found = [b for b in self._barriers_of_key.get(uri, ()) if b.origin == origin]
+        return sorted([*trees, *found], key=_name) if trees else found
 
     def _needless(self, upload: Upload) -> Upload | None:
         before = self._by_key.get(upload.uri)
@@ -125,10 +158,20 @@ class Order:
 
     def remove(self, upload: Upload) -> None:
         """Forget a write that is done, skipped or discarded."""
+        if upload.trailer.kind == DAMAGED:
+            self._damaged.remove(upload)
+            del self._by_operation[upload.trailer.operation]
+            return
+        self._set_state(upload, HELD)
         del self._by_origin[upload.origin][upload.name]
         del self._by_operation[upload.trailer.operation]
         if upload.is_barrier:
             self._barriers[upload.origin].remove(upload)
+            for barriers in self._index(upload):
+                barriers.remove(upload)
+            for name in (upload.trailer.uri, upload.trailer.target):
+                if not self._barriers_of_key.get(name, True):
+                    del self._barriers_of_key[name]
             return
         self._by_key[upload.uri].remove(upload)
         if not self._by_key[upload.uri]:
@@ -139,16 +182,16 @@ class Order:
         if upload.name not in self._by_origin[upload.origin]:
             return None
         if upload.is_barrier:
+            if self._damaged and self._damaged[0].name < upload.name:
+                return self._damaged[0]  # who knows which key it was
             first = next(iter(self._by_origin[upload.origin].values()))
             return None if first is upload else first
         first = self._by_key[upload.uri][0]
         if first is not upload:
             return first
-        for barrier in self._barriers[upload.origin]:
-            if barrier.name > upload.name:
-                break
-            if barrier.refers_to(upload.uri):
-                return barrier
+        first_barrier = next(iter(self._barriers_at(upload.origin, upload.uri)), None)
+        if first_barrier is not None and first_barrier.name < upload.name:
+            return first_barrier
         return None
 
     def culprit(self, upload: Upload) -> Upload | None:
@@ -156,12 +199,34 @@ class Order:
         if upload.state == FAILED:
             return None
         if upload.is_barrier:
-            earlier = (u for u in self._by_origin[upload.origin].values() if u.name < upload.name)
-            return next((other for other in earlier if other.state == FAILED), None)
+            failed = self.first_failed(upload.origin)
+            return failed if failed is not None and failed.name < upload.name else None
         blocker = self.blocker(upload)
         if blocker is None or blocker.state == FAILED:
             return blocker
         return self.culprit(blocker)
+
+    def first_failed(self, origin: str) -> Upload | None:
+        """Return the first write that failed for good and barriers of an origin wait for."""
+        return min([*self._damaged[:1], *self._failed[origin]], key=_name, default=None)
+
+    def fail(self, upload: Upload) -> None:
+        """Note that a write has failed for good."""
+        self._set_state(upload, FAILED)
+
+    def retry(self, upload: Upload) -> None:
+        """Let a write that failed, or waits for its time, be tried again now."""
+        if upload.trailer.kind != DAMAGED:
+            if upload.state == FAILED:
+                self._set_state(upload, WAITING)
+            upload.retry_at = 0.0
+
+    def _set_state(self, upload: Upload, state: str) -> None:
+        if upload.state == FAILED:
+            self._failed[upload.origin].remove(upload)
+        if state == FAILED:
+            self._failed[upload.origin].append(upload)
+        upload.state = state
 
     def ready(self, origin: str, now: float) -> Iterator[Upload]:
         """Yield what may go now, oldest first."""
@@ -182,11 +247,12 @@ class Order:
         """Return the write that decides what *uri* is: a put of its bytes, or what removes it."""
         written = [u for u in self._by_key.get(uri, ()) if not u.is_through]
         last = written[-1] if written else None
-        for barrier in reversed(self._barriers[origin]):
-            if last is not None and barrier.name < last.name:
-                break
-            if not barrier.is_through and barrier.refers_to(uri):
-                return barrier
+        if self._barriers.get(origin):
+            for barrier in reversed(self._barriers_at(origin, uri)):
+                if last is not None and barrier.name < last.name:
+                    break
+                if not barrier.is_through:
+                    return barrier
         return last
 
     def below(self, origin: str, folder: str) -> Iterator[Upload]:
@@ -196,8 +262,9 @@ class Order:
             if upload is not None and not upload.is_barrier:
                 yield upload
 
-    def hides_any(self, origin: str) -> bool:
-        return any(not barrier.is_through for barrier in self._barriers[origin])
+    def hiding(self, origin: str) -> list[Upload]:
+        """Return the removes under way."""
+        return [barrier for barrier in self._barriers[origin] if not barrier.is_through]
 
     def matching(self, matches: Callable[[str], bool]) -> Iterable[Upload]:
         """Return the writes that change an object or prefix that *matches*."""

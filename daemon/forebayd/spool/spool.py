@@ -11,8 +11,9 @@ import dataclasses
 import logging
 import os
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,10 +23,11 @@ from forebayd.errors import (
     DaemonError,
     InvalidPathError,
     ObjectNotFoundError,
+    UploadFailedError,
 )
 from forebayd.origin.driver import TransientError
 from forebayd.spool.dispatch import Dispatcher
-from forebayd.spool.order import FAILED, Upload
+from forebayd.spool.order import DAMAGED, FAILED, Upload
 from forebayd.spool.uploader import opened
 from forebayd.store import disk
 
@@ -45,6 +47,7 @@ _COMMITTED_MODE = 0o640  # what is acknowledged is no longer its writer's to cha
 _GATHER_S = 0.01  # files to remove with one fsync
 _COMPLAIN_S = 60.0
 _TIDY_AGAIN_S = 10.0
+_FORSAKEN_S = 30.0  # a client that waits asks again much sooner
 _PROGRESS_S = 0.2
 # Finished operations, for commits that are repeated: within a run, and after one that ended before
 # it could answer.
@@ -57,14 +60,14 @@ class Shown(Protocol):
     def written(self, upload: Upload) -> None:
         """A write is durable now: what was cached of it is out of date."""
 
-    def keep(self, upload: Upload, info: ObjectInfo) -> None:
+    def arrived(self, upload: Upload, info: ObjectInfo | None) -> None:
         """The origin has it since a moment ago, as *info*; its file is about to be removed."""
 
-    def uploaded(self, upload: Upload, info: ObjectInfo | None) -> None:
+    def uploaded(self, upload: Upload, info: ObjectInfo) -> None:
         """The origin has it, and the journal no longer."""
 
-    def discarded(self, upload: Upload) -> None:
-        """It is not going to be: show what the origin has."""
+    def unknown(self, upload: Upload) -> None:
+        """It is not going to be, or was not seen by us: show what the origin has."""
 
     def check_base(self, target: Target, trailer: spool.Trailer) -> None:
         """Raise VersionChangedError if an append is not to what readers see now."""
@@ -103,6 +106,7 @@ class Spool:
         memory: Memory,
         *,
         uploads_at_once: int,
+        lingers_s: float,
         max_age_s: float,
     ) -> None:
         self.journal = journal
@@ -120,34 +124,58 @@ class Spool:
             uploader,
             origins,
             uploads_at_once=uploads_at_once,
+            lingers_s=lingers_s,
             is_urgent=lambda: staging.is_filling,
+            ready=self._ready,
             finished=self._finish,
+            failed=self._failed,
             looked=self._complain,
         )
         self._leaving: list[tuple[Upload, ObjectInfo | None]] = []
+        self._being_removed: list[tuple[Upload, ObjectInfo | None]] = []
         self._removing: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
+        self._callers: Counter[str] = Counter()  # of copies and moves, by operation
+        self._withdrawing: set[asyncio.Task[None]] = set()
         self._complain_at = self._tidy_at = 0.0
         self.uploads_done = 0
         self.uploaded_bytes = 0
 
     def recover(self) -> None:
         """Take up what earlier daemons have acknowledged, before anybody is answered."""
-        for name, trailer, committed_at in self.journal.read():
-            trailer = self._canonical(trailer)
-            prefix = self._origins.target(trailer.uri).origin.config.prefix
-            path = self.journal.file(name)
-            upload = Upload(name, trailer, prefix, path, committed_at=committed_at)
+        for path in self.journal.files():
+            upload = self._read(path)
+            if upload.trailer.operation in self._done:  # and only its file was left
+                self.journal.remove(upload.name)
+                continue
             upload.charge_bytes = disk.allocated_bytes(path)
             self.staging.charge(upload.charge_bytes)
-            needless = self.order.add(upload)
-            if needless is not None:
-                needless.superseded_by = upload
-                self._leave(needless)
+            self._supersede(self.order.add(upload), upload)
         for upload in self.order:
-            self._shown.written(upload)
+            if upload.trailer.kind != DAMAGED:
+                self._shown.written(upload)
         if len(self.order):
             log.info("writes of an earlier run are uploaded", extra={"uploads": len(self.order)})
+
+    def _read(self, path: Path) -> Upload:
+        """Return the write of a committed file; one that failed if it cannot be read."""
+        try:
+            trailer, committed_at = self.journal.read(path)
+            target = self._origins.target(trailer.uri)
+            trailer = self._canonical(trailer)
+        except (OSError, ValueError, DaemonError) as error:
+            log.error(
+                "a spooled write is damaged and cannot be uploaded: see `forebay uploads`",
+                extra={"file": str(path), "reason": str(error)},
+            )
+            damaged = spool.Trailer(DAMAGED, f"file://{path}", operation=DAMAGED + path.name)
+            upload = Upload(path.name, damaged, "", path, state=FAILED)
+            upload.last_error = f"damaged: {error}"
+            return upload
+        prefix = target.origin.config.prefix
+        upload = Upload(path.name, trailer, prefix, path, committed_at=committed_at)
+        upload.attempts = 1  # perhaps: its daemon may have died before the answer
+        return upload
 
     def start(self) -> None:
         self._dispatcher.start()
@@ -182,6 +210,10 @@ class Spool:
         upload = self.order.by_operation(operation)
         return "" if upload is not None and not upload.is_through else None
 
+    def has(self, operation: str) -> bool:
+        """Tell whether an operation was taken, or is being taken."""
+        return operation in self._under_way or self.known(operation) is not None
+
     async def commit(
         self, file: str, operation: str, *, trailer_json: str = "", is_synced: bool = False
     ) -> str:
@@ -190,9 +222,13 @@ class Spool:
         *trailer_json* spares a look into the file. *is_synced*: the writer sees to it that the
         folder is fsynced.
         """
-        return await self._once(
+        is_repeated = self.has(operation)
+        version = await self._once(
             operation, lambda: self._commit(file, operation, trailer_json, is_synced)
         )
+        if is_repeated and not is_synced:
+            await self.journal.durable()  # the first time may have been synced by nobody
+        return version
 
     async def _once(self, operation: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
         """Do *work* for an operation unless that was done, or is being done, already.
@@ -229,7 +265,7 @@ class Spool:
                 with opened(path) as fd:
                     trailer = spool.read_trailer(fd)
             status = os.stat(path)  # noqa: PTH116  # 10 us less
-            if status.st_size <= trailer.size_bytes:
+            if trailer.size_bytes < 0 or status.st_size <= trailer.size_bytes:
                 raise ValueError(f"{status.st_size} bytes, trailer included")
             os.chmod(path, _COMMITTED_MODE)  # noqa: PTH101
         except (OSError, ValueError) as error:
@@ -241,13 +277,13 @@ class Spool:
         if trailer.uri != target.uri:
             trailer = dataclasses.replace(trailer, uri=target.uri)
         mode = trailer.mode or target.origin.config.write_mode
+        if trailer.kind == spool.APPEND:
+            self._shown.check_base(target, trailer)
         if staged.stream is not None:
             parts = staged.stream.upload, await self.staging.send_rest(staged, trailer.size_bytes)
             return await self._through(trailer, target, staged, Path(path), parts)
         if trailer.kind == spool.CREATE or mode == "write_through":
             return await self._through(trailer, target, staged, Path(path), None)
-        if trailer.kind == spool.APPEND:
-            self._shown.check_base(target, trailer)
         name = self.journal.commit(file)
         self.staging.forget(staged, kept_bytes)
         upload = Upload(name, trailer, target.origin.config.prefix, self.journal.file(name))
@@ -258,18 +294,28 @@ class Spool:
         """Take a write whose file has its place; returns when it is durable and shown."""
         upload.charge_bytes = charge_bytes
         needless = self.order.add(upload)  # before the wait: who commits later comes later
-        if not is_synced:  # else its writer tells nobody before it is
-            try:
+        try:
+            if not is_synced:  # else its writer tells nobody before it is
                 await self.journal.durable()
-            except OSError:
-                await self._dispatcher.cancel(upload)
-                self._forget(upload)
-                raise
-        self._shown.written(upload)
-        self._dispatcher.committed()
+        finally:
+            # Whatever becomes of the disk: from here on the write goes its way, told or not.
+            self._tell("written", lambda: self._shown.written(upload))
+            self._dispatcher.committed()
+            self._supersede(needless, upload)
+
+    def _supersede(self, needless: Upload | None, upload: Upload) -> None:
         if needless is not None:
             needless.superseded_by = upload
+            self._remember(needless.trailer.operation, "")  # done, should its commit be repeated
             self._leave(needless)
+
+    @staticmethod
+    def _tell(what: str, tell: Callable[[], None]) -> None:
+        """Tell the cache, whose troubles are not the write's."""
+        try:
+            tell()
+        except Exception:
+            log.exception("the cache does not take in what was written", extra={"event": what})
 
     async def _through(
         self,
@@ -288,6 +334,7 @@ class Spool:
         upload = Upload(
             self.journal.next_name(), trailer, prefix, path, is_through=True, parts=parts
         )
+        upload.left_at = time.monotonic()
         if staged is not None and staged.target is None:
             upload.attempts = 1  # at least: of a daemon that died before it answered
         self.order.add(upload)
@@ -317,7 +364,28 @@ class Spool:
                 trailer.operation, lambda: self._through(trailer, target, None, None, None)
             )
         else:
+            is_repeated = self.has(trailer.operation)
             await self._once(trailer.operation, lambda: self._remove(trailer, target))
+            if is_repeated:
+                await self.journal.durable()
+
+    def calling(self, operation: str, count: int) -> None:
+        """Note that *count* more wait for a copy or move now; one that nobody waits for ends."""
+        self._callers[operation] += count
+        if not self._callers[operation]:
+            del self._callers[operation]
+            upload = self.order.by_operation(operation)
+            if upload is not None:
+                upload.left_at = time.monotonic()
+
+    def _withdraw(self, upload: Upload, why: str) -> None:
+        """Give up a write that its writer was not yet told is done."""
+        if self.order.by_operation(upload.trailer.operation) is upload:
+            self.order.remove(upload)
+            self._failed(upload)
+            if not upload.done.done():
+                upload.done.set_exception(UploadFailedError(f"{upload.uri}: {why}"))
+            self._dispatcher.wake()
 
     async def _remove(self, trailer: spool.Trailer, target: Target) -> str:
         await self.staging.reserve(disk.BLOCK)
@@ -336,19 +404,34 @@ class Spool:
 
     def _finish(self, upload: Upload, info: ObjectInfo | None) -> None:
         """The origin has it."""
+        if self.order.by_operation(upload.trailer.operation) is not upload:
+            return  # withdrawn in this moment
         self.order.remove(upload)
         self.uploads_done += 1
         self.uploaded_bytes += upload.trailer.size_bytes
         if upload.is_through:
-            self._shown.uploaded(upload, info)
+            self._tell("unknown", lambda: self._shown.unknown(upload))
             if not upload.done.done():
                 upload.done.set_result(info)
             return
         self._remember(upload.trailer.operation, info.version if info else "")
-        if info is not None:
-            # At once: a later write of its key may be here and gone before the file is removed.
-            self._shown.keep(upload, info)
+        # At once: a later write of its key may be here and gone before the file is removed.
+        self._tell("arrived", lambda: self._shown.arrived(upload, info))
         self._leave(upload, info)
+
+    def _failed(self, upload: Upload) -> None:
+        """Its writer is told that it failed; the origin may have it, or a part of a move."""
+        self._tell("unknown", lambda: self._shown.unknown(upload))
+
+    async def _ready(self, upload: Upload) -> None:
+        """Wait, before a write that has no file in the journal, until earlier ones have none.
+
+        Otherwise a crash would leave files behind that are uploaded again, over it.
+        """
+        if upload.is_through:
+            earlier = [each.done for each, _ in (*self._leaving, *self._being_removed)]
+            if earlier:
+                await asyncio.wait(earlier)
 
     def _leave(self, upload: Upload, info: ObjectInfo | None = None) -> None:
         """Take a write out of the journal, soon; *info* is what it has become at the origin."""
@@ -362,6 +445,7 @@ class Spool:
         while self._leaving:
             await asyncio.sleep(_GATHER_S)
             leaving, self._leaving = self._leaving, []
+            self._being_removed = leaving
             self._save_memory()  # before the files go, by which a repeated commit is known too
             try:
                 if any(upload.superseded_by is not None for upload, _ in leaving):
@@ -372,24 +456,41 @@ class Spool:
                 log.error("the spool cannot be tidied: %s", error)
             for upload, info in leaving:
                 self.staging.release(upload.charge_bytes)
-                if info is not None or upload.is_barrier:
+                if info is not None:
                     # Only now: the cache cuts the trailer off a file that is its own.
-                    self._shown.uploaded(upload, info)
+                    self._tell("uploaded", partial(self._shown.uploaded, upload, info))
                 if not upload.done.done():
                     upload.done.set_result(info)
+            self._being_removed = []
 
     def _remove_all(self, leaving: list[tuple[Upload, ObjectInfo | None]]) -> None:
         for upload, _ in leaving:
             self.journal.remove(upload.name)
 
     def tidy(self) -> None:
-        """Begin to end what uploads in parts have left at the origins, unless that goes on."""
+        """End copies and moves that nobody waits for, and, unless that goes on already, begin to
+        end what uploads in parts have left at the origins."""
+        for upload in list(self.order):
+            is_forsaken = (
+                upload.is_through
+                and upload.path is None
+                and upload.trailer.operation not in self._callers
+            )
+            if is_forsaken and time.monotonic() - upload.left_at > _FORSAKEN_S:
+                self._withdrawing.add(task := asyncio.create_task(self._forsake(upload)))
+                task.add_done_callback(self._withdrawing.discard)
         is_running = self._tidying is not None and not self._tidying.done()
         if not is_running and time.monotonic() >= self._tidy_at:
             self._tidying = asyncio.create_task(self._end_orphans())
 
+    async def _forsake(self, upload: Upload) -> None:
+        await self._dispatcher.cancel(upload)
+        self._withdraw(upload, "nobody waited for it any more")
+
     async def _end_orphans(self) -> None:
-        alive = {upload.name for upload in self.order}  # some have their files elsewhere
+        # Some have their files elsewhere; a stream's note has the name of its staged file.
+        alive = {upload.name for upload in self.order}
+        alive |= {upload.path.name for upload in self.order if upload.path is not None}
         for name, note in self.journal.parts.orphans():
             if name in alive:
                 continue
@@ -454,7 +555,7 @@ class Spool:
         """
         by_name = {upload.name: upload for upload in self.order}
         wanted = list(ids) or [u.name for u in by_name.values() if u.state == FAILED]
-        unknown = [name for name in wanted if name not in by_name or by_name[name].is_through]
+        unknown = [name for name in wanted if name not in by_name]
         if unknown:
             raise ObjectNotFoundError(f"no upload has the id {unknown[0]}: see `forebay uploads`")
         for name in wanted:
@@ -468,20 +569,21 @@ class Spool:
 
     async def _discard(self, upload: Upload) -> None:
         await self._dispatcher.cancel(upload)
-        if self.order.by_operation(upload.trailer.operation) is None:
+        if self.order.by_operation(upload.trailer.operation) is not upload:
             return  # it was faster
         log.warning("a write is discarded", extra={"uri": upload.uri})
+        if upload.is_through:
+            self._withdraw(upload, "discarded")
+            return
         self._forget(upload)
-        self._shown.discarded(upload)
+        if upload.trailer.kind != DAMAGED:
+            self._tell("unknown", lambda: self._shown.unknown(upload))
+        await asyncio.wait([upload.done])  # its file is gone: it does not come back
 
     def is_overdue(self) -> bool:
         """Tell whether somebody should look: a failed write, a damaged one, or one too old."""
         oldest_s = self.oldest_age_s()
-        return (
-            oldest_s > self._max_age_s
-            or any(upload.state == FAILED for upload in self.order)
-            or bool(self.journal.damaged())
-        )
+        return oldest_s > self._max_age_s or any(upload.state == FAILED for upload in self.order)
 
     def oldest_age_s(self) -> float:
         return max((time.time() - u.committed_at for u in self.order), default=0.0)
@@ -506,7 +608,7 @@ class Spool:
             "uploads_done": self.uploads_done,
             "uploaded_bytes": self.uploaded_bytes,
             "uploads_failed": sum(upload.state == FAILED for upload in uploads),
-            "damaged": len(self.journal.damaged()),
+            "damaged": sum(upload.trailer.kind == DAMAGED for upload in uploads),
             "spool_used_bytes": self.staging.used_bytes,
             "spool_max_bytes": self.staging.limit_bytes,
             "overdue": self.is_overdue(),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from forebayd import deadline
 from forebayd.errors import SpoolFullError, StageLostError
 from forebayd.origin.driver import TransientError
-from forebayd.spool.uploader import gather_all, mapped, opened
+from forebayd.spool.uploader import gather_all, lent, opened
 from forebayd.store import disk
 
 if TYPE_CHECKING:
@@ -278,12 +278,11 @@ class Staging:
         async def send(index: int) -> None:
             length = last_bytes if index == count - 1 else stream.part_bytes
             start = (first + index) * stream.part_bytes
-            async with places:
-                number = first + index + 1
-                with mapped(fd, start, length) as data:
-                    tags[index] = await patiently(
-                        lambda: driver.put_part(uri, stream.upload, number, data)
-                    )
+            number = first + index + 1
+            async with places, lent(fd, start, length) as data:
+                tags[index] = await patiently(
+                    lambda: driver.put_part(uri, stream.upload, number, data)
+                )
 
         with opened(self._journal.cache_dir / staged.name) as fd:
             await gather_all(send(index) for index in range(count))

@@ -11,15 +11,19 @@ import asyncio
 import hashlib
 import mmap
 import os
+import re
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from forebay_protos import spool
 from forebayd.errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    AppendedMeanwhileError,
+    DamagedError,
     ObjectNotFoundError,
+    StageLostError,
     UploadGoneError,
     VersionChangedError,
 )
@@ -27,7 +31,7 @@ from forebayd.origin.base import ABSENT
 from forebayd.origin.driver import TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
 _MOST_PARTS = 10_000  # S3's limit
 _REMOVALS_AT_ONCE = 8
 _VERSIONS = 4096
+_SMALL_BYTES = 256 << 10  # read in less time than a thread takes to be asked
+_LARGEST_READ_BYTES = 64 << 20
+_MD5 = re.compile("[0-9a-f]{32}")
 _ROUNDS = 5  # against others who write the same key
 
 
@@ -82,13 +89,12 @@ class Uploader:
     # --- whole objects -----------------------------------------------------------------------
 
     async def _put(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
-        with mapped(fd, 0, upload.trailer.size_bytes) as data:
+        async with self._places, lent(fd, 0, upload.trailer.size_bytes) as data:
             # Most keys are new, or were written or read here: no look before the first try.
             expected: str | None = self._versions.get(upload.uri) or upload.known_version or ABSENT
             for _ in range(_ROUNDS):
                 try:
-                    async with self._places:
-                        info = await origin.put(upload.uri, data, expected=expected)
+                    info = await origin.put(upload.uri, data, expected=expected)
                 except VersionChangedError:
                     # There is another: of another node, or of an earlier attempt of this write.
                     expected = await _version(origin, upload.uri)
@@ -105,22 +111,20 @@ class Uploader:
             self._versions.popitem(last=False)
 
     async def _create(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
-        with mapped(fd, 0, upload.trailer.size_bytes) as data:
+        async with self._places, lent(fd, 0, upload.trailer.size_bytes) as data:
             try:
-                async with self._places:
-                    return await origin.put(upload.uri, data, expected=ABSENT)
+                return await origin.put(upload.uri, data, expected=ABSENT)
             except VersionChangedError as error:
                 if upload.attempts > 1:
                     # Was it an earlier attempt, whose answer was lost?
                     info = await origin.head(upload.uri)
-                    digest = await asyncio.to_thread(_md5, data)
-                    if info.size_bytes == len(data) and info.version == digest:
+                    if await _is(origin, info, data):
                         return info
                 raise AlreadyExistsError(f"{upload.uri} exists already") from error
 
     async def _append(self, upload: Upload, fd: int, origin: Origin) -> ObjectInfo:
         """Write the base and what was appended, or what is there by now and what was appended."""
-        with mapped(fd, 0, upload.trailer.size_bytes) as data:
+        async with self._places, lent(fd, 0, upload.trailer.size_bytes) as data:
             for _ in range(_ROUNDS):
                 try:
                     return await self._append_once(upload, data, origin)
@@ -129,33 +133,34 @@ class Uploader:
         raise TransientError(f"{upload.uri} changes faster than it can be appended to")
 
     async def _append_once(self, upload: Upload, data: memoryview, origin: Origin) -> ObjectInfo:
-        trailer, whole = upload.trailer, data
+        trailer = upload.trailer
+        base, suffix = data[: trailer.base_bytes], data[trailer.base_bytes :]
         try:
             there = await origin.head(upload.uri)
         except ObjectNotFoundError:
             there = None
         version = ABSENT if there is None else there.version
-        if version != trailer.base_version and not await self._is_same(data, there, upload):
+        whole: Buffer = data
+        upload.is_rebased = False
+        if version != trailer.base_version and not await _is(origin, there, base):
+            # Others' doing, or already ours, by an attempt whose answer was lost.
+            if there is not None and await _is(origin, there, data):
+                return there
+            upload.is_rebased = True
             before: Buffer = b""
             if there is not None:
-                body = await origin.get_range(upload.uri, 0, there.size_bytes, version=version)
+                if there.size_bytes == upload.tried[0]:
+                    digest = await _digest(origin, there)
+                    if digest == upload.tried[1]:
+                        return there
+                body = await origin.get_range(
+                    upload.uri, 0, there.size_bytes, version=there.version
+                )
                 before = body.data
-            whole = memoryview(b"".join([before, data[trailer.base_bytes :]]))
-        async with self._places:
-            return await origin.put(upload.uri, whole, expected=version)
-
-    async def _is_same(self, data: memoryview, there: ObjectInfo | None, upload: Upload) -> bool:
-        """Tell whether what is there is the base, written by an earlier upload of this node, or
-        already base and suffix, by an attempt whose answer was lost.
-        """
-        base = data[: upload.trailer.base_bytes]
-        if there is None:
-            return not base
-        if there.size_bytes == len(base):
-            return there.version == await asyncio.to_thread(_md5, base)
-        if there.size_bytes == len(data) and upload.attempts > 1:
-            return there.version == await asyncio.to_thread(_md5, data)
-        return False
+            joined = await asyncio.to_thread(b"".join, [before, suffix])
+            upload.tried = len(joined), await asyncio.to_thread(_md5, memoryview(joined))
+            whole = joined
+        return await origin.put(upload.uri, whole, expected=version)
 
     # --- parts -------------------------------------------------------------------------------
 
@@ -184,9 +189,8 @@ class Uploader:
             length = min(part_bytes, size - start)
             tag, present = there.get(index + 1, ("", -1))
             if present != length:
-                async with self._places:
-                    with mapped(fd, start, length) as data:
-                        tag = await origin.put_part(upload.uri, number, index + 1, data)
+                async with self._places, lent(fd, start, length) as data:
+                    tag = await origin.put_part(upload.uri, number, index + 1, data)
             tags[index] = tag
             upload.uploaded_bytes += length
 
@@ -201,14 +205,21 @@ class Uploader:
 
     @staticmethod
     async def _complete(upload: Upload, number: str, tags: list[str], origin: Origin) -> ObjectInfo:
+        trailer = upload.trailer
+        if trailer.kind != spool.PUT and upload.attempts < 2:
+            # Ceph heeds no conditions on what follows: this is as near to it as a look can be.
+            version = await _version(origin, trailer.uri)
+            if trailer.kind == spool.CREATE and version not in (ABSENT, None):
+                raise AlreadyExistsError(f"{trailer.uri} exists already")
+            if trailer.kind == spool.APPEND and version != (trailer.base_version or ABSENT):
+                raise AppendedMeanwhileError(f"{trailer.uri} has been written meanwhile")
         try:
             return await origin.complete_upload(upload.uri, number, tags)
-        except UploadGoneError:
-            if upload.attempts < 2:
-                raise
-            info = await origin.head(upload.uri)  # it may be an earlier attempt's doing
-            if info.size_bytes != upload.trailer.size_bytes:
-                raise
+        except UploadGoneError as error:
+            # It may be an earlier attempt's doing. If not, its bytes are nowhere any more.
+            info = await origin.head(upload.uri) if upload.attempts > 1 else None
+            if info is None or info.version != version_of_parts(tags):
+                raise StageLostError(f"{upload.uri}: {error}; write it again") from error
             return info
 
     # --- without bytes -----------------------------------------------------------------------
@@ -233,14 +244,17 @@ class Uploader:
         trailer = upload.trailer
         if trailer.uri == trailer.target:
             return await origin.head(trailer.uri)
+        if trailer.kind == spool.COPY:
+            return await origin.copy(trailer.uri, trailer.target)
+        if upload.moved_bytes < 0:
+            upload.moved_bytes = (await origin.head(trailer.uri)).size_bytes
         try:
             info = await origin.copy(trailer.uri, trailer.target)
         except ObjectNotFoundError:
-            if trailer.kind == spool.COPY or upload.attempts < 2:
+            info = await origin.head(trailer.target)  # moved, by an attempt without an answer?
+            if info.size_bytes != upload.moved_bytes:
                 raise
-            info = await origin.head(trailer.target)  # moved, by an attempt without an answer
-        if trailer.kind == spool.MOVE:
-            await origin.delete(trailer.uri)
+        await origin.delete(trailer.uri)
         return info
 
 
@@ -265,6 +279,30 @@ async def _version(origin: Origin, uri: str) -> str | None:
         return None  # keys that may only write
 
 
+async def _is(origin: Origin, there: ObjectInfo | None, data: memoryview) -> bool:
+    """Tell whether an object holds just these bytes; that there is none, if there are none."""
+    if there is None or there.size_bytes != len(data):
+        return there is None and not data
+    return await _digest(origin, there) == await asyncio.to_thread(_md5, data)
+
+
+async def _digest(origin: Origin, there: ObjectInfo) -> str:
+    """Return the MD5 of an object, by its version where that is one."""
+    if _MD5.fullmatch(there.version):
+        return there.version
+    body = await origin.get_range(there.uri, 0, there.size_bytes, version=there.version)
+    return await asyncio.to_thread(_md5, memoryview(body.data))
+
+
+def version_of_parts(tags: Sequence[str]) -> str:
+    """Return what S3 calls an object of parts with these tags; "" if they are not S3's."""
+    try:
+        digests = b"".join(map(bytes.fromhex, tags))
+    except ValueError:
+        return ""
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(tags)}"
+
+
 def _md5(data: memoryview) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
@@ -278,15 +316,28 @@ def opened(path: Path | str, flags: int = os.O_RDONLY) -> Iterator[int]:
         os.close(fd)
 
 
-@contextmanager
-def mapped(fd: int, start: int, length: int) -> Iterator[memoryview]:
-    """Lend the bytes of a file that nobody changes, without a copy of them in memory.
+@asynccontextmanager
+async def lent(fd: int, start: int, length: int) -> AsyncIterator[memoryview]:
+    """Lend bytes of a file. Raises DamagedError if it is shorter, OSError.
 
-    The mapping goes with the last view of it: a request that was cancelled may still hold one.
+    They are read, since a mapping of a file that is cut, or that the disk cannot read, ends the
+    process; but what is larger than parts are is mapped, since memory would not do for many.
     """
-    if not length:
-        yield memoryview(b"")
-        return
-    skipped = start % mmap.ALLOCATIONGRANULARITY
-    mapping = mmap.mmap(fd, length + skipped, prot=mmap.PROT_READ, offset=start - skipped)
-    yield memoryview(mapping)[skipped:]
+    if length > _LARGEST_READ_BYTES:
+        if os.fstat(fd).st_size < start + length:
+            raise DamagedError(f"the spooled file ends before {start + length} bytes")
+        skipped = start % mmap.ALLOCATIONGRANULARITY
+        # It goes with the last view of it: a request that was cancelled may still hold one.
+        mapping = mmap.mmap(fd, length + skipped, prot=mmap.PROT_READ, offset=start - skipped)
+        yield memoryview(mapping)[skipped:]
+    elif length <= _SMALL_BYTES:
+        yield memoryview(_read(fd, start, length))
+    else:
+        yield memoryview(await asyncio.to_thread(_read, fd, start, length))
+
+
+def _read(fd: int, start: int, length: int) -> bytes:
+    data = os.pread(fd, length, start)
+    if len(data) < length:
+        raise DamagedError(f"the spooled file ends before {start + length} bytes")
+    return data

@@ -191,7 +191,12 @@ class Store:
         """Undo a publication that has no row."""
         before = self.catalogue.get(entry.fingerprint)
         self.changes += 1
-        if before is None:
+        if before is not None and before.is_pending:
+            # Of a write that is uploaded: its row would be believed for ever.
+            self.space.free(entry.charge_bytes)
+            with contextlib.suppress(OSError):
+                self.remove([before])
+        elif before is None:
             self.object_count -= 1
             self.space.free(entry.charge_bytes)
             if entry.is_packed:

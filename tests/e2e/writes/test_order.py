@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from conftest import StartDaemon
     from support.ceph import Bucket
     from support.daemon import DaemonProcess
-    from support.proxy import FaultProxy, Gate, Request
+    from support.proxy import FaultProxy, Request
 
 MIB = 1 << 20
 
@@ -402,62 +402,3 @@ def test_versions_of_a_key_arrive_in_order_from_many_clients_at_a_bad_origin(
     assert seen == sorted(seen)
     assert len(set(seen)) > 3
     assert unfinished(bucket) == []
-
-
-# --- requests that arrive late ----------------------------------------------------------------
-
-
-def _is_conditional_on_a_version(request: Request) -> bool:
-    return request.names("k") and "if-match" in request.headers
-
-
-def _completes(request: Request) -> bool:
-    return request.names("k") and "uploadId" in request.query
-
-
-LATE = {
-    "of a new object": (None, b"late", "k", "PUT"),
-    "over an object": (b"old", b"late", _is_conditional_on_a_version, "PUT"),
-    "end of parts": (None, seal("k", 1, 11 * MIB), _completes, "POST"),
-    "end of parts over an object": (b"old", seal("k", 1, 11 * MIB), _completes, "POST"),
-}
-
-
-@pytest.mark.parametrize("late", LATE.values(), ids=LATE)
-@pytest.mark.parametrize("is_killed", [False, True], ids=["", "killed"])
-def test_put_that_arrives_after_its_successor_does_not_win(
-    start_daemon: StartDaemon, proxy: FaultProxy, bucket: Bucket, late: Any, is_killed: bool
-) -> None:
-    before, data, match, method = late
-    daemon = start_daemon(
-        endpoint_url=proxy.url, request_timeout_s=1, max_attempts=2, upload_part_bytes="5MiB"
-    )
-    if before is not None:
-        bucket.put("k", before)
-    gate = proxy.gate(match, method=method, times=1)
-    with forebay.Client(daemon.address) as client:
-        client.put(bucket.url("k"), data)
-        gate.wait_for(1)
-        if is_killed:
-            daemon.kill9()
-            daemon.start()
-        client.flush()  # the same again went through
-        assert bucket.get("k") == data
-        client.put(bucket.url("k"), b"successor")
-        client.flush()
-        assert bucket.get("k") == b"successor"
-        assert gate.waiting == 1
-
-        gate.release()
-        settle(gate)
-
-        assert bucket.get("k") == b"successor"
-        client.put(bucket.url("k"), b"last")
-        client.flush()
-    assert bucket.get("k") == b"last"
-
-
-def settle(gate: Gate) -> None:
-    """Give what was held the time to arrive: nothing tells its end."""
-    wait_until(lambda: gate.waiting == 0, "the late request on its way")
-    time.sleep(1)
