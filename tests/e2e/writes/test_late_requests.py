@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import forebay
 from support.sealed import seal
 from support.spooled import wait_until
+
+if TYPE_CHECKING:
+    from conftest import StartDaemon
+    from support.ceph import Bucket
+    from support.daemon import DaemonProcess
+    from support.proxy import FaultProxy, Gate, Request
 
 MIB = 1 << 20
 
