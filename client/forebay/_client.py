@@ -133,18 +133,36 @@ class Client:
 
     @overload
     def open(
-        self, path: StrPath, mode: Literal["w", "x", "a", "wt", "xt", "at"], *, encoding: str = ...
+        self,
+        path: StrPath,
+        mode: Literal["w", "x", "a", "wt", "xt", "at"],
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
     ) -> TextWriter: ...
 
     @overload
     def open(
-        self, path: StrPath, mode: str = ..., *, encoding: str = ...
+        self,
+        path: StrPath,
+        mode: str = ...,
+        *,
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        newline: str | None = ...,
     ) -> io.BufferedReader | io.TextIOWrapper | ObjectWriter: ...
 
     def open(
-        self, path: StrPath, mode: str = "rb", *, encoding: str = "utf-8"
+        self,
+        path: StrPath,
+        mode: str = "rb",
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
     ) -> io.BufferedReader | io.TextIOWrapper | ObjectWriter:
-        """Open an object as a file; without "b" in *mode*, as a file of text.
+        """Open an object as a file; without "b" in *mode*, as a file of text (UTF-8 by default).
 
         "r": seekable, with read-ahead for sequential readers. It is one version of the object;
         StaleFileError is raised if that cannot be kept. "w", "x" (the object must not exist) and
@@ -153,14 +171,17 @@ class Client:
         block is left by an exception, or if the file is not closed.
         """
         letter, is_text = parse_mode(mode)
+        text = encoding or "utf-8", errors, newline
+        if not is_text and (encoding, errors, newline) != (None, None, None):
+            raise ValueError(f"mode {mode!r} takes no encoding, errors or newline")
         if letter == "r":
             file = open_object(self._node, self._hits, self._misses, as_text(path), self._timeout_s)
-            return io.TextIOWrapper(file, encoding=encoding) if is_text else file
+            return io.TextIOWrapper(file, *text) if is_text else file
         uri = self._uri(path)
         if letter == "x":
             _writes.check_absent(self._node, uri, self._timeout_s)
         writer = ObjectWriter(self._node, self._misses, as_text(path), uri, letter, self._timeout_s)
-        return TextWriter(writer, encoding) if is_text else writer
+        return TextWriter(writer, *text) if is_text else writer
 
     def local_path(self, path: StrPath) -> AbstractContextManager[str]:
         """Return a context manager of a real file with the object's bytes, for reading only.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,15 +68,26 @@ def flush(
 
 def _failure_text(failed: Sequence[Upload]) -> str:
     named = [
-        f"{upload.path} ({upload.last_error or f'blocked by {upload.blocked_by}'})"
+        f"{upload.path} ({upload.last_error or f'waits for {upload.blocked_by}'})"
         for upload in failed[:_NAMED]
     ]
     if len(failed) > _NAMED:
         named.append(f"and {len(failed) - _NAMED} more")
     return (
-        f"{len(failed)} uploads have failed for good: {', '.join(named)}; their bytes are kept: "
-        "see `forebay uploads`, which retries or discards them"
+        f"{failure_counts(failed)}: {', '.join(named)}; nothing is lost: see `forebay uploads`, "
+        "which retries or discards them"
     )
+
+
+def failure_counts(failed: Sequence[Upload]) -> str:
+    """Return how many uploads failed for good, and how many wait for one that did."""
+    waiting = sum(bool(upload.blocked_by) for upload in failed)
+    counts = []
+    if len(failed) > waiting:
+        counts.append(f"failed for good: {len(failed) - waiting}")
+    if waiting:
+        counts.append(f"waiting for what has failed: {waiting}")
+    return "uploads " + ", ".join(counts)
 
 
 def ask(channel: Channel, timeout_s: float) -> tuple[list[Upload], bool]:
@@ -103,14 +115,32 @@ def patiently(channel: Channel, method: str, request: Any, timeout_s: float, uri
         try:
             # In two halves at least, to see what happens between them.
             return channel.call(method, request, timeout_s / 2)
-        except (DeadlineExceededError, DaemonUnavailableError):
+        except (DeadlineExceededError, DaemonUnavailableError) as error:
             now = _backlog(channel, uri)
             if known is not None and now is not None and now.is_less_than(known):
                 deadline = time.monotonic() + timeout_s
             elif time.monotonic() >= deadline - 0.01 * timeout_s:
+                if isinstance(error, DeadlineExceededError):
+                    raise DeadlineExceededError(_delay_text(channel, uri, timeout_s)) from error
                 raise
             known = now or known
         time.sleep(max(0.0, min(_LEAST_ROUND_S, began + _LEAST_ROUND_S - time.monotonic())))
+
+
+def _delay_text(channel: Channel, uri: str, timeout_s: float) -> str:
+    """Return what is to be said of a write that did not get through in time."""
+    text = f"{uri}: not done in {timeout_s:g} s"
+    with contextlib.suppress(ForebayError):
+        uploads = {upload.id: upload for upload in ask(channel, _QUICK_TIMEOUT_S)[0]}
+        own = [upload for upload in uploads.values() if upload.path == uri]
+        if own:
+            culprit = uploads.get(own[-1].blocked_by, own[-1])
+            if culprit is not own[-1]:
+                text += f", for it waits for {culprit.path}, which failed for good"
+            if culprit.last_error:
+                text += f" ({culprit.last_error})"
+            text += ": it is given up soon, see `forebay uploads`"
+    return text
 
 
 @dataclass(frozen=True, slots=True)

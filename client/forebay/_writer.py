@@ -8,6 +8,7 @@ file is dropped without having been closed.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -16,7 +17,7 @@ import threading
 import warnings
 from typing import IO, TYPE_CHECKING, cast
 
-from forebay._errors import ForebayError
+from forebay._errors import ForebayError, StageLostError
 from forebay._staging import Sink
 from forebay._writes import InMemory, Joined, abandoned_on_error, append, as_view, publish
 from forebay_protos import spool
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from forebay._misses import Misses
     from forebay._node import Node
 
+_MARKED = ("utf-16", "utf-32")  # which TextIOWrapper writes only where it can seek
 _BUFFER_BYTES = 1 << 20
 _FIRST_STAGE_BYTES = 8 << 20
 _IN_MEMORY_BYTES = 64 << 20  # of what cannot be staged while it is written
@@ -169,6 +171,12 @@ class ObjectWriter(io.BufferedIOBase):
             if self._pid != os.getpid():
                 raise ForebayError(f"{self._uri} was opened before a fork, and is the parent's")
             yield
+        except StageLostError as error:
+            self._failure = self._failure or error
+            raise StageLostError(
+                f"nothing was written to {self._uri}: the daemon was restarted, or took back what "
+                f"was written so far: write it again ({error})"
+            ) from error
         except BaseException as error:
             self._failure = self._failure or error
             raise
@@ -229,8 +237,17 @@ class ObjectWriter(io.BufferedIOBase):
 class TextWriter(io.TextIOWrapper):
     """A text file in front of an ObjectWriter, with the same promises."""
 
-    def __init__(self, writer: ObjectWriter, encoding: str) -> None:
-        super().__init__(cast("IO[bytes]", writer), encoding=encoding)
+    def __init__(
+        self, writer: ObjectWriter, encoding: str, errors: str | None, newline: str | None
+    ) -> None:
+        """Raises LookupError or ValueError for an encoding that this cannot be."""
+        name = codecs.lookup(encoding).name
+        if name in _MARKED or (name == "utf-8-sig" and writer.mode == "ab"):
+            raise ValueError(
+                f"encoding {encoding!r} begins with a mark: write with one that has none, such as "
+                "utf-8 or utf-16-le"
+            )
+        super().__init__(cast("IO[bytes]", writer), encoding, errors, newline)
         self._writer = writer
 
     @property

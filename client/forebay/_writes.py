@@ -63,11 +63,15 @@ def as_view(data: Buffer | str) -> memoryview:
         data = data.encode()
     try:
         with memoryview(data) as view:
+            if "O" in view.format:
+                raise TypeError("an array of objects has no bytes of its own: pickle it")
             if not view.c_contiguous:
                 raise BufferError("the buffer is not C-contiguous: write a copy of it")
             # cast() knows neither empty shapes nor formats like ">i4".
             return PickleBuffer(data).raw() if view.nbytes else _NOTHING
     except TypeError as error:
+        if "array of objects" in str(error):
+            raise
         raise TypeError(f"bytes-like or str are written, not {type(data).__name__}") from error
 
 

@@ -96,4 +96,5 @@ class _Connection(asyncio.Protocol):
             answer = b"\0" + reply.SerializeToString()
         except Exception as error:
             answer = b"\1" + error_message(error).SerializeToString()
-        self._transport.write(spool.framed(answer))
+        if not self._transport.is_closing():
+            self._transport.write(spool.framed(answer))

@@ -35,6 +35,7 @@ def canonical(uri: str) -> str:
         raise ValueError(
             f"{uri!r} has no scheme and no path_mapping turns it into a URI: "
             "give s3://bucket/key, or map its prefix"
+            + (" (a pathlib path has lost a '/': give a str)" if ":/" in uri else "")
         )
     cluster, scheme, rest = match.group("cluster", "scheme", "rest")
     scheme = scheme.lower()
@@ -42,11 +43,15 @@ def canonical(uri: str) -> str:
         raise ValueError(f"{uri!r}: only s3 URIs take a cluster name (cluster:s3://bucket/key)")
     if "\0" in rest:
         raise ValueError(f"{uri!r} holds a NUL character")
+    try:
+        rest.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{uri!r} is not Unicode, as names of objects are") from error
     if scheme == "s3":
         bucket, _, key = rest.partition("/")
         if not bucket:
             raise ValueError(f"{uri!r} names no bucket: write s3://bucket/key")
-        if len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+        if len(key.encode()) > MAX_KEY_BYTES:
             raise ValueError(f"{uri[:80]!r}…: the key is longer than {MAX_KEY_BYTES} bytes")
     elif scheme == "file" and not rest.startswith("/"):
         raise ValueError(f"{uri!r} is not absolute: write file:///path")

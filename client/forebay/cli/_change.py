@@ -41,7 +41,8 @@ def rm(
                 else:
                     raise forebay.ObjectNotFoundError(f"there is nothing at or below {path}")
             except _OF_ONE_PATH as error:  # noqa: PERF203  # the others go all the same
-                click.echo(f"forebay: {error}", err=True)
+                text = str(error).replace("use remove_tree", "use -r")
+                click.echo(f"forebay: {text}", err=True)
                 is_failed = True
     if is_failed:
         raise click.exceptions.Exit(1)

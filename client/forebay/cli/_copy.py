@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -214,6 +215,10 @@ class _Copier:
 
     def download(self, uri: str, folder: Path, parts: tuple[str, ...] = ()) -> None:
         target = folder.joinpath(*map(_file_name, parts))
+        if str(target) == "/dev/stdout":  # what it is redirected to is not to be replaced
+            self._receive(uri, sys.stdout.buffer)
+            sys.stdout.flush()
+            return
         if target.exists() and not target.is_file():  # a device or a pipe; folders raise
             with target.open("wb") as sink:
                 self._receive(uri, sink)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import forebay
-from forebay._uploads import ask
+from forebay._uploads import ask, failure_counts
 from forebay.cli._common import (
     SECONDS,
     TEXT,
@@ -95,8 +95,8 @@ def flush(
     elif failed:
         table_console(stderr=True).print(_table(failed))
         click.echo(
-            f"forebay: {len(failed):,} uploads have failed for good; their bytes are kept: "
-            "forebay uploads --retry, or --discard ID",
+            f"forebay: {failure_counts(failed)}; nothing is lost: forebay uploads --retry, or "
+            "--discard ID",
             err=True,
         )
     else:

@@ -35,6 +35,7 @@ _PATIENCE_S = 5.0  # for room, before a file passes through although it would fi
 _ABANDONED_S = 5.0  # a staged file that nobody has held for so long
 _ANSWER_S = 0.3  # before a caller's deadline, to tell it what it waited for
 _LEAST_PART_BYTES = 5 << 20  # S3's
+_STEP_BYTES = 2 << 20
 _STREAM_PART_BYTES = 64 << 20  # 10,000 parts of it are 640 GB
 _PARTS_AT_ONCE = 4
 
@@ -101,8 +102,9 @@ class Staging:
         while not self.try_reserve(size_bytes):
             if deadline.left_s() < _ANSWER_S:
                 raise SpoolFullError(
-                    f"the spool is full: {self.used_bytes} of {self.limit_bytes} bytes wait for "
-                    "their upload, see `forebay uploads`; a longer timeout_s waits longer"
+                    f"the spool is full: {self.used_bytes} of {self.limit_bytes} bytes are being "
+                    "written, or wait for their upload (see `forebay uploads`): raise "
+                    "spool_max_bytes, or timeout_s to wait longer"
                 )
             self._freed.clear()
             # Not only for the event: the cache may be able to evict by now.
@@ -187,7 +189,7 @@ class Staging:
         """
         staged = self.get(name)
         if wanted_bytes > staged.granted_bytes:
-            fitting_bytes = min(wanted_bytes, self.limit_bytes)
+            fitting_bytes = min(wanted_bytes, self.limit_bytes // disk.BLOCK * disk.BLOCK)
             is_stream = staged.stream is not None or fitting_bytes <= staged.granted_bytes
             if not is_stream:
                 more = max(0, disk.rounded(fitting_bytes) - staged.reserved_bytes)
@@ -227,16 +229,15 @@ class Staging:
 
     @property
     def _part_bytes(self) -> int:
-        return min(_STREAM_PART_BYTES, self.limit_bytes // 8)
+        return min(_STREAM_PART_BYTES, max(_LEAST_PART_BYTES, self.limit_bytes // 16))
 
     def _may_stream(self, staged: Staged, written_bytes: int) -> bool:
         return (
             staged.target is not None
             and staged.target.origin.driver.can_upload_parts
             and self._can_punch
-            and self._part_bytes >= _LEAST_PART_BYTES
-            # Who holds room for two parts needs no more than that to get on.
-            and written_bytes >= 2 * self._part_bytes
+            # Who holds room for a part, and what is written at once, needs no more to get on.
+            and written_bytes >= self._part_bytes + _STEP_BYTES
         )
 
     async def _begin_stream(self, staged: Staged, written_bytes: int) -> Stream:
