@@ -120,18 +120,27 @@ def test_what_may_be_done_twice_is_tried_again(scene: Scene) -> None:
 
     scene.proxy.fail("k", method="DELETE", status=503, times=2)
     upload.abort()
-    scene.proxy.reset("k", method="DELETE", times=2)
-    delete(scene.place, "k")
 
     assert scene.proxy.count("GET", "k") == 3
-    assert scene.proxy.count("DELETE", "k") == 6
+    assert scene.proxy.count("DELETE", "k") == 3
+
+
+def test_delete_without_an_answer_is_told(scene: Scene) -> None:
+    """It may come after what is written next, and whoever writes that has to know."""
+    scene.proxy.fail("k", method="DELETE", status=500, times=1)
+
+    with pytest.raises(TransientError):
+        delete(scene.place, "k")
+
+    assert scene.proxy.count("DELETE", "k") == 1
 
 
 def test_lasting_trouble_of_what_is_tried_again_names_its_cause(scene: Scene) -> None:
+    upload = Upload(scene.place)
     scene.proxy.fail("k", method="DELETE", status=503, times=None)
 
     with pytest.raises(OriginUnavailableError, match="4 attempt") as caught:
-        delete(scene.place, "k")
+        upload.abort()
     assert isinstance(caught.value.__cause__, TransientError)
 
 

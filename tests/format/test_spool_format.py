@@ -129,35 +129,46 @@ def test_a_damaged_trailer_is_refused(tmp_path: Path, damage: Callable[[bytes], 
     os.close(fd)
 
 
-def test_a_damaged_write_is_set_aside_loudly_and_the_others_go(tmp_path: Path) -> None:
+def test_a_damaged_write_is_listed_and_blocks_removes_until_somebody_decides(
+    tmp_path: Path,
+) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
+    (origin / "old").write_bytes(b"old")
     config = f'[[origin]]\nprefix = "file://{origin}"\n'
     with serving(config=config) as daemon:
         folder = daemon.cache_dir / layout.SPOOL
         daemon.stop()
-        for number, damage in enumerate(DAMAGES.values()):
-            (folder / f"00000001-{number:012d}").write_bytes(damage(WHOLE))
+        damaged = [folder / f"00000001-{number:012d}" for number in range(len(DAMAGES))]
+        for path, damage in zip(damaged, DAMAGES.values(), strict=True):
+            path.write_bytes(damage(WHOLE))
         good = spool.Trailer(spool.PUT, f"file://{origin}/good", 5)
         (folder / "00000001-000000000999").write_bytes(b"right" + good.to_bytes())
 
         daemon.start()
 
         with forebay.Client(daemon.address) as client:
-            client.flush()
+            client.remove(f"file://{origin}/old")
+            client.flush(f"file://{origin}/good")
             assert (origin / "good").read_bytes() == b"right"
-            assert [path.name for path in origin.iterdir()] == ["good"]
+            with pytest.raises(forebay.UploadFailedError, match="damaged"):
+                client.flush()
+            # One of them may have been what was saved before the old one was removed.
+            assert (origin / "old").exists()
             stats = client.stats().raw["spool"]
             assert (stats["damaged"], stats["overdue"]) == (len(DAMAGES), True)
-            assert client.uploads() == []
-            kept = sorted(folder.glob("*.damaged"))
-            assert len(kept) == len(DAMAGES)
-            assert [path.read_bytes() for path in kept] == [
-                damage(WHOLE) for damage in DAMAGES.values()
-            ]
             assert len(re.findall("a spooled write is damaged", daemon.log)) == len(DAMAGES)
 
-            # They stay, and stay loud.
-            daemon.restart()
-            assert client.stats().raw["spool"]["overdue"]
-            assert sorted(folder.glob("*.damaged")) == kept
+            daemon.restart()  # they stay, and stay loud
+
+            listed = [upload for upload in client.uploads() if upload.kind == "damaged"]
+            assert [upload.path for upload in listed] == [path.as_uri() for path in damaged]
+            assert all(upload.state == "failed" and upload.last_error for upload in listed)
+            assert [path.read_bytes() for path in damaged] == [
+                damage(WHOLE) for damage in DAMAGES.values()
+            ]
+            client.settle_uploads([upload.id for upload in listed], discard=True)
+            client.flush()
+            assert not (origin / "old").exists()
+            assert not any(path.exists() for path in damaged)
+            assert not client.stats().raw["spool"]["overdue"]

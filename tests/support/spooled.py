@@ -25,13 +25,18 @@ def wait_until(condition: Callable[[], object], what: str, longest_s: float = _L
 
 
 def journal(cache_dir: Path) -> list[str]:
-    """Return what lies in the spool beside what always does, in order."""
+    """Return the files of acknowledged writes, in order."""
+    return [name for name in _all(cache_dir) if not name.endswith(".parts")]
+
+
+def _all(cache_dir: Path) -> list[str]:
+    """Return what lies in the spool beside what always does."""
     return sorted({path.name for path in (cache_dir / "spool").iterdir()} - _ALWAYS_THERE)
 
 
 def wait_until_empty(cache_dir: Path) -> None:
-    """Wait until the spool's folder holds no write: files go a moment after their flush."""
-    wait_until(lambda: journal(cache_dir) == [], f"an empty spool, but {journal(cache_dir)}")
+    """Wait until the spool's folder holds nothing: files go a moment after their flush."""
+    wait_until(lambda: _all(cache_dir) == [], "an empty spool")
 
 
 def spool_used(client: forebay.Client) -> int:

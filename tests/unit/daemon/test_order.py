@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forebay_protos import spool
 from forebay_protos.spool import Trailer
-from forebayd.spool.order import FAILED, UPLOADING, WAITING, Order, Upload
+from forebayd.spool.order import UPLOADING, WAITING, Order, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -144,7 +144,7 @@ def test_a_failed_write_blocks_barriers_and_its_key_only() -> None:
         remove, later = make(spool.REMOVE, KEYS[0]), make(spool.PUT, KEYS[0])
         for upload in (failed, other, remove, later):
             order.add(upload)
-        failed.state = FAILED
+        order.fail(failed)
         assert list(order.ready(ORIGIN, 0.0)) == [other]
         assert order.culprit(remove) is failed
         assert order.culprit(later) is failed

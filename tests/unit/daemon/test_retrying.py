@@ -18,7 +18,7 @@ from forebayd.errors import (
     VersionChangedError,
 )
 from forebayd.origin.base import Body, ObjectInfo, Page
-from forebayd.origin.driver import TransientError, failure_of_status
+from forebayd.origin.driver import NotTakenError, TransientError, failure_of_status
 from forebayd.origin.limited import Limited
 from forebayd.origin.observed import Unobserved
 from forebayd.origin.retrying import Retrying
@@ -205,10 +205,10 @@ def test_no_more_requests_at_once_than_allowed() -> None:
         (409, "OperationAborted", TransientError),
         (409, "BucketNotEmpty", OriginUnavailableError),
         (412, "", VersionChangedError),
-        (429, "", TransientError),
+        (429, "", NotTakenError),
         (500, "", TransientError),
         (501, "NotImplemented", OriginUnavailableError),
-        (503, "SlowDown", TransientError),
+        (503, "SlowDown", NotTakenError),
         (504, "", TransientError),
     ],
 )
