@@ -200,7 +200,7 @@ class WriteCalls:
         def matches(uri: str) -> bool:
             return not prefixes or any(uris.has_prefix(uri, prefix) for prefix in prefixes)
 
-        async for progress in self._spool.flush(matches):
+        async for progress in self._spool.report.flush(matches):
             yield pb.FlushReply(
                 uploads_left=progress.uploads_left,
                 bytes_left=progress.bytes_left,
@@ -213,7 +213,7 @@ class WriteCalls:
     async def Uploads(self, request: pb.UploadsRequest) -> pb.UploadsReply:
         return pb.UploadsReply(
             uploads=[self._upload(upload) for upload in self._spool.order],
-            is_overdue=self._spool.is_overdue(),
+            is_overdue=self._spool.report.is_overdue(),
         )
 
     @unary

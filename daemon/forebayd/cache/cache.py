@@ -400,7 +400,7 @@ class Cache:
             "objects": self.store.object_count,
             "pinned_prefixes": sorted(self._pins),
             "spool": {
-                **self.spool.stats(),
+                **self.spool.report.stats(),
                 "uploaded_bytes_last_minute": snapshot["last_minute"]["uploaded_bytes"],
             },
             "leases": len(self.store.leases.names()),

@@ -11,12 +11,9 @@ import dataclasses
 import logging
 import os
 import time
-from collections import Counter, OrderedDict
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from forebay_protos import spool
 from forebayd.errors import (
@@ -26,70 +23,31 @@ from forebayd.errors import (
     UploadFailedError,
 )
 from forebayd.origin.driver import TransientError
+from forebayd.spool.departures import Departures
 from forebayd.spool.dispatch import Dispatcher
 from forebayd.spool.order import DAMAGED, FAILED, Upload
+from forebayd.spool.report import Report
+from forebayd.spool.shown import tell
 from forebayd.spool.uploader import opened
 from forebayd.store import disk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from forebayd.cache.origins import Origins, Target
     from forebayd.origin.base import ObjectInfo
+    from forebayd.spool.departures import Memory
     from forebayd.spool.journal import Journal
     from forebayd.spool.order import Order
+    from forebayd.spool.shown import Shown
     from forebayd.spool.staging import Staged, Staging
     from forebayd.spool.uploader import Uploader
 
 log = logging.getLogger(__name__)
 
 _COMMITTED_MODE = 0o640  # what is acknowledged is no longer its writer's to change
-_GATHER_S = 0.01  # files to remove with one fsync
-_COMPLAIN_S = 60.0
 _TIDY_AGAIN_S = 10.0
 _FORSAKEN_S = 30.0  # a client that waits asks again much sooner
-_PROGRESS_S = 0.2
-# Finished operations, for commits that are repeated: within a run, and after one that ended before
-# it could answer.
-_REMEMBERED, _REMEMBERED_DURABLY = 10_000, 256
-
-
-class Shown(Protocol):
-    """What the cache does so that the node's readers see what was written."""
-
-    def written(self, upload: Upload) -> None:
-        """A write is durable now: what was cached of it is out of date."""
-
-    def arrived(self, upload: Upload, info: ObjectInfo | None) -> None:
-        """The origin has it since a moment ago, as *info*; its file is about to be removed."""
-
-    def uploaded(self, upload: Upload, info: ObjectInfo) -> None:
-        """The origin has it, and the journal no longer."""
-
-    def unknown(self, upload: Upload) -> None:
-        """It is not going to be, or was not seen by us: show what the origin has."""
-
-    def check_base(self, target: Target, trailer: spool.Trailer) -> None:
-        """Raise VersionChangedError if an append is not to what readers see now."""
-
-
-class Memory(Protocol):
-    """A memory of finished operations that outlives the daemon."""
-
-    def load(self) -> list[str]: ...
-
-    def save(self, operations: list[str]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Of a flush."""
-
-    uploads_left: int
-    bytes_left: int
-    uploads_total: int
-    bytes_total: int
-    failed: list[Upload]
 
 
 class Spool:
@@ -115,9 +73,8 @@ class Spool:
         self._uploader = uploader
         self._origins = origins
         self._shown = shown
-        self._memory = memory
-        self._max_age_s = max_age_s
-        self._done: OrderedDict[str, str] = OrderedDict.fromkeys(memory.load(), "")
+        self.departures = Departures(journal, staging, shown, memory)
+        self.report = Report(order, staging, max_age_s=max_age_s)
         self._under_way: dict[str, asyncio.Future[str]] = {}  # commits, by operation
         self._dispatcher = Dispatcher(
             order,
@@ -129,23 +86,19 @@ class Spool:
             ready=self._ready,
             finished=self._finish,
             failed=self._failed,
-            looked=self._complain,
+            looked=self.report.complain,
         )
-        self._leaving: list[tuple[Upload, ObjectInfo | None]] = []
-        self._being_removed: list[tuple[Upload, ObjectInfo | None]] = []
-        self._removing: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._callers: Counter[str] = Counter()  # of copies and moves, by operation
         self._withdrawing: set[asyncio.Task[None]] = set()
-        self._complain_at = self._tidy_at = 0.0
-        self.uploads_done = 0
-        self.uploaded_bytes = 0
+        self._tidy_at = 0.0
 
     def recover(self) -> None:
         """Take up what earlier daemons have acknowledged, before anybody is answered."""
         for path in self.journal.files():
             upload = self._read(path)
-            if upload.trailer.operation in self._done:  # and only its file was left
+            if self.departures.version_of(upload.trailer.operation) is not None:
+                # Done, and only its file was left.
                 self.journal.remove(upload.name)
                 continue
             upload.charge_bytes = disk.allocated_bytes(path)
@@ -205,8 +158,9 @@ class Spool:
     def known(self, operation: str) -> str | None:
         """Return the version that an operation ended with ("" if it was not waited for), or None
         if it is not known to have been taken."""
-        if operation in self._done:
-            return self._done[operation]
+        version = self.departures.version_of(operation)
+        if version is not None:
+            return version
         upload = self.order.by_operation(operation)
         return "" if upload is not None and not upload.is_through else None
 
@@ -235,8 +189,9 @@ class Spool:
 
         Not to be cancelled: the call is going to be repeated.
         """
-        if operation in self._done:
-            return self._done[operation]
+        finished = self.departures.version_of(operation)
+        if finished is not None:
+            return finished
         running = self._under_way.get(operation)
         if running is not None:
             return await asyncio.shield(running)
@@ -299,23 +254,15 @@ class Spool:
                 await self.journal.durable()
         finally:
             # Whatever becomes of the disk: from here on the write goes its way, told or not.
-            self._tell("written", lambda: self._shown.written(upload))
+            tell(lambda: self._shown.written(upload))
             self._dispatcher.committed()
             self._supersede(needless, upload)
 
     def _supersede(self, needless: Upload | None, upload: Upload) -> None:
         if needless is not None:
             needless.superseded_by = upload
-            self._remember(needless.trailer.operation, "")  # done, should its commit be repeated
-            self._leave(needless)
-
-    @staticmethod
-    def _tell(what: str, tell: Callable[[], None]) -> None:
-        """Tell the cache, whose troubles are not the write's."""
-        try:
-            tell()
-        except Exception:
-            log.exception("the cache does not take in what was written", extra={"event": what})
+            self.departures.remember(needless.trailer.operation)  # should its commit be repeated
+            self.departures.add(needless)
 
     async def _through(
         self,
@@ -341,8 +288,8 @@ class Spool:
         self._dispatcher.wake()
         info = await upload.done
         version = info.version if info else ""
-        self._remember(trailer.operation, version)
-        self._save_memory()
+        self.departures.remember(trailer.operation, version)
+        self.departures.save()
         if staged is not None:
             if parts is not None:
                 self.journal.parts.forget(staged.name)
@@ -407,21 +354,20 @@ class Spool:
         if self.order.by_operation(upload.trailer.operation) is not upload:
             return  # withdrawn in this moment
         self.order.remove(upload)
-        self.uploads_done += 1
-        self.uploaded_bytes += upload.trailer.size_bytes
+        self.report.done(upload)
         if upload.is_through:
-            self._tell("unknown", lambda: self._shown.unknown(upload))
+            tell(lambda: self._shown.unknown(upload))
             if not upload.done.done():
                 upload.done.set_result(info)
             return
-        self._remember(upload.trailer.operation, info.version if info else "")
+        self.departures.remember(upload.trailer.operation, info.version if info else "")
         # At once: a later write of its key may be here and gone before the file is removed.
-        self._tell("arrived", lambda: self._shown.arrived(upload, info))
-        self._leave(upload, info)
+        tell(lambda: self._shown.arrived(upload, info))
+        self.departures.add(upload, info)
 
     def _failed(self, upload: Upload) -> None:
         """Its writer is told that it failed; the origin may have it, or a part of a move."""
-        self._tell("unknown", lambda: self._shown.unknown(upload))
+        tell(lambda: self._shown.unknown(upload))
 
     async def _ready(self, upload: Upload) -> None:
         """Wait, before a write that has no file in the journal, until earlier ones have none.
@@ -429,43 +375,7 @@ class Spool:
         Otherwise a crash would leave files behind that are uploaded again, over it.
         """
         if upload.is_through:
-            earlier = [each.done for each, _ in (*self._leaving, *self._being_removed)]
-            if earlier:
-                await asyncio.wait(earlier)
-
-    def _leave(self, upload: Upload, info: ObjectInfo | None = None) -> None:
-        """Take a write out of the journal, soon; *info* is what it has become at the origin."""
-        self._leaving.append((upload, info))
-        if self._removing is None or self._removing.done():
-            self._removing = asyncio.create_task(self._remove_files())
-
-    async def _remove_files(self) -> None:
-        """Remove the files of writes that are done with, and make that last: what a power loss
-        brought back would be written a second time. Not on the event loop: one takes 200 us."""
-        while self._leaving:
-            await asyncio.sleep(_GATHER_S)
-            leaving, self._leaving = self._leaving, []
-            self._being_removed = leaving
-            self._save_memory()  # before the files go, by which a repeated commit is known too
-            try:
-                if any(upload.superseded_by is not None for upload, _ in leaving):
-                    await self.journal.durable()  # what took their places comes first
-                await asyncio.to_thread(self._remove_all, leaving)
-                await self.journal.durable()
-            except OSError as error:
-                log.error("the spool cannot be tidied: %s", error)
-            for upload, info in leaving:
-                self.staging.release(upload.charge_bytes)
-                if info is not None:
-                    # Only now: the cache cuts the trailer off a file that is its own.
-                    self._tell("uploaded", partial(self._shown.uploaded, upload, info))
-                if not upload.done.done():
-                    upload.done.set_result(info)
-            self._being_removed = []
-
-    def _remove_all(self, leaving: list[tuple[Upload, ObjectInfo | None]]) -> None:
-        for upload, _ in leaving:
-            self.journal.remove(upload.name)
+            await self.departures.wait()
 
     def tidy(self) -> None:
         """End copies and moves that nobody waits for, and, unless that goes on already, begin to
@@ -508,45 +418,9 @@ class Spool:
         """Drop a write that is not to be: it could not be made durable, or was discarded."""
         if self.order.by_operation(upload.trailer.operation) is upload:
             self.order.remove(upload)
-            self._leave(upload)
-
-    def _remember(self, operation: str, version: str) -> None:
-        self._done[operation] = version
-        while len(self._done) > _REMEMBERED:
-            self._done.popitem(last=False)
-
-    def _save_memory(self) -> None:
-        try:
-            self._memory.save(list(islice(reversed(self._done), _REMEMBERED_DURABLY)))
-        except OSError as error:
-            log.warning("finished writes cannot be noted", extra={"reason": str(error)})
+            self.departures.add(upload)
 
     # --- answers -----------------------------------------------------------------------------
-
-    async def flush(self, matches: Callable[[str], bool]) -> AsyncIterator[Progress]:
-        """Yield the progress of all writes so far that match, until they are done or have failed
-        for good."""
-        everything = list(self.order.matching(matches))
-        total_bytes = sum(upload.trailer.size_bytes for upload in everything)
-        while True:
-            latest = {upload.last().name: upload.last() for upload in everything}
-            left = [upload for upload in latest.values() if not upload.done.done()]
-            stuck = [
-                upload
-                for upload in left
-                if upload.state == FAILED or self.order.culprit(upload) is not None
-            ]
-            bytes_left = sum(u.trailer.size_bytes - u.uploaded_bytes for u in left)
-            is_over = len(stuck) == len(left)
-            failed = stuck if is_over else []
-            yield Progress(len(left), bytes_left, len(everything), total_bytes, failed)
-            if is_over:
-                return
-            await asyncio.wait(
-                [upload.done for upload in left if upload not in stuck],
-                timeout=_PROGRESS_S,
-                return_when=asyncio.FIRST_COMPLETED if len(left) == 1 else asyncio.ALL_COMPLETED,
-            )
 
     async def settle(self, ids: Iterable[str], *, discard: bool) -> int:
         """Try failed writes again, or discard writes; all that failed if *ids* names none.
@@ -577,42 +451,8 @@ class Spool:
             return
         self._forget(upload)
         if upload.trailer.kind != DAMAGED:
-            self._tell("unknown", lambda: self._shown.unknown(upload))
+            tell(lambda: self._shown.unknown(upload))
         await asyncio.wait([upload.done])  # its file is gone: it does not come back
-
-    def is_overdue(self) -> bool:
-        """Tell whether somebody should look: a failed write, a damaged one, or one too old."""
-        oldest_s = self.oldest_age_s()
-        return oldest_s > self._max_age_s or any(upload.state == FAILED for upload in self.order)
-
-    def oldest_age_s(self) -> float:
-        return max((time.time() - u.committed_at for u in self.order), default=0.0)
-
-    def _complain(self) -> None:
-        if time.monotonic() < self._complain_at or not len(self.order):
-            return
-        self._complain_at = time.monotonic() + _COMPLAIN_S
-        if self.is_overdue():
-            log.error(
-                "writes are overdue: see `forebay uploads`",
-                extra={"oldest_age_s": round(self.oldest_age_s()), "uploads": len(self.order)},
-            )
-
-    def stats(self) -> dict[str, Any]:
-        """Return the section "spool" of the statistics."""
-        uploads = list(self.order)
-        return {
-            "backlog_uploads": len(uploads),
-            "backlog_bytes": sum(u.trailer.size_bytes - u.uploaded_bytes for u in uploads),
-            "oldest_age_s": self.oldest_age_s(),
-            "uploads_done": self.uploads_done,
-            "uploaded_bytes": self.uploaded_bytes,
-            "uploads_failed": sum(upload.state == FAILED for upload in uploads),
-            "damaged": sum(upload.trailer.kind == DAMAGED for upload in uploads),
-            "spool_used_bytes": self.staging.used_bytes,
-            "spool_max_bytes": self.staging.limit_bytes,
-            "overdue": self.is_overdue(),
-        }
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -627,8 +467,7 @@ class Spool:
         if self._tidying is not None:
             self._tidying.cancel()
             await asyncio.wait([self._tidying])
-        if self._removing is not None:
-            await self._removing
+        await self.departures.wait()
         if len(self.order):
             log.warning("writes are left for the next start", extra={"uploads": len(self.order)})
         self.journal.close()

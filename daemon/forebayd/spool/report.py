@@ -1,0 +1,109 @@
+"""What is to be said of writes under way: to who waits for them, and to operators."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from forebayd.spool.order import DAMAGED, FAILED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from forebayd.spool.order import Order, Upload
+    from forebayd.spool.staging import Staging
+
+log = logging.getLogger(__name__)
+
+_COMPLAIN_S = 60.0
+_PROGRESS_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a flush."""
+
+    uploads_left: int
+    bytes_left: int
+    uploads_total: int
+    bytes_total: int
+    failed: list[Upload]
+
+
+class Report:
+    """Counts, ages and progress. One event loop."""
+
+    def __init__(self, order: Order, staging: Staging, *, max_age_s: float) -> None:
+        self._order = order
+        self._staging = staging
+        self._max_age_s = max_age_s
+        self._complain_at = 0.0
+        self._uploads_done = 0
+        self._uploaded_bytes = 0
+
+    def done(self, upload: Upload) -> None:
+        """Count a write that the origin has."""
+        self._uploads_done += 1
+        self._uploaded_bytes += upload.trailer.size_bytes
+
+    async def flush(self, matches: Callable[[str], bool]) -> AsyncIterator[Progress]:
+        """Yield the progress of all writes so far that match, until they are done or have failed
+        for good."""
+        everything = list(self._order.matching(matches))
+        total_bytes = sum(upload.trailer.size_bytes for upload in everything)
+        while True:
+            latest = {upload.last().name: upload.last() for upload in everything}
+            left = [upload for upload in latest.values() if not upload.done.done()]
+            moving: list[Upload] = []
+            stuck: list[Upload] = []
+            for upload in left:
+                is_stuck = upload.state == FAILED or self._order.culprit(upload) is not None
+                (stuck if is_stuck else moving).append(upload)
+            bytes_left = sum(u.trailer.size_bytes - u.uploaded_bytes for u in left)
+            failed = [] if moving else stuck
+            yield Progress(len(left), bytes_left, len(everything), total_bytes, failed)
+            if not moving:
+                return
+            await asyncio.wait(
+                [upload.done for upload in moving],
+                timeout=_PROGRESS_S,
+                return_when=asyncio.FIRST_COMPLETED if len(left) == 1 else asyncio.ALL_COMPLETED,
+            )
+
+    def is_overdue(self) -> bool:
+        """Tell whether somebody should look: a failed write, a damaged one, or one too old."""
+        oldest_s = self.oldest_age_s()
+        return oldest_s > self._max_age_s or any(upload.state == FAILED for upload in self._order)
+
+    def oldest_age_s(self) -> float:
+        return max((time.time() - u.committed_at for u in self._order), default=0.0)
+
+    def complain(self) -> None:
+        """Log, now and then, that writes are overdue, if they are."""
+        if time.monotonic() < self._complain_at or not len(self._order):
+            return
+        self._complain_at = time.monotonic() + _COMPLAIN_S
+        if self.is_overdue():
+            log.error(
+                "writes are overdue: see `forebay uploads`",
+                extra={"oldest_age_s": round(self.oldest_age_s()), "uploads": len(self._order)},
+            )
+
+    def stats(self) -> dict[str, Any]:
+        """Return the section "spool" of the statistics."""
+        uploads = list(self._order)
+        return {
+            "backlog_uploads": len(uploads),
+            "backlog_bytes": sum(u.trailer.size_bytes - u.uploaded_bytes for u in uploads),
+            "oldest_age_s": self.oldest_age_s(),
+            "uploads_done": self._uploads_done,
+            "uploaded_bytes": self._uploaded_bytes,
+            "uploads_failed": sum(upload.state == FAILED for upload in uploads),
+            "damaged": sum(upload.trailer.kind == DAMAGED for upload in uploads),
+            "spool_used_bytes": self._staging.used_bytes,
+            "spool_max_bytes": self._staging.limit_bytes,
+            "overdue": self.is_overdue(),
+        }
