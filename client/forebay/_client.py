@@ -181,7 +181,13 @@ class Client:
         if letter == "x":
             _writes.check_absent(self._node, uri, self._timeout_s)
         writer = ObjectWriter(self._node, self._misses, as_text(path), uri, letter, self._timeout_s)
-        return TextWriter(writer, *text) if is_text else writer
+        if not is_text:
+            return writer
+        try:
+            return TextWriter(writer, *text)
+        except BaseException:
+            writer.discard()
+            raise
 
     def local_path(self, path: StrPath) -> AbstractContextManager[str]:
         """Return a context manager of a real file with the object's bytes, for reading only.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -172,10 +173,29 @@ def test_one_bad_path_among_many_is_named_and_the_others_are_filled(
     assert local.stats().misses == misses == 5
 
 
-@pytest.mark.parametrize("mode", ["r", "w", "wb", "ab", "r+b", "x", ""])
-def test_mode_that_is_not_for_reading(local: forebay.Client, mode: str) -> None:
-    with pytest.raises(ValueError, match="'rb' only"):
+@pytest.mark.parametrize("mode", ["r+b", "w+", "rw", "rbt", "b", "q", ""])
+def test_mode_that_is_none(local: forebay.Client, mode: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(mode))):
         local.open("s3://bucket/key", mode)
+
+
+@pytest.mark.parametrize("words", [{"encoding": "utf-8"}, {"errors": "ignore"}, {"newline": ""}])
+def test_words_for_text_with_a_binary_mode(local: forebay.Client, words: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="'wb' takes no encoding"):
+        local.open("s3://bucket/key", "wb", **words)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "UTF-32"])
+def test_encoding_that_would_lack_its_mark(local: forebay.Client, encoding: str) -> None:
+    with pytest.raises(ValueError, match="begins with a mark"):
+        local.open("s3://bucket/key", "w", encoding=encoding)
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/\udc80", "file:///tmp/\ud800"])
+def test_name_that_is_not_unicode(local: forebay.Client, path: str) -> None:
+    for call in (local.get, local.stat, local.exists, lambda path: local.put(path, b"")):
+        with pytest.raises(forebay.InvalidPathError, match="not Unicode"):
+            call(path)
 
 
 def test_evict_of_nothing_in_particular(local: forebay.Client) -> None:

@@ -111,7 +111,7 @@ def test_flush_shows_what_failed_for_good(spool: Spool) -> None:
     ]  # fmt: skip
     assert row.split()[:5] == [upload, "put", "failed", "4.9", "KiB"]
     assert spool.bucket.url("k") in row
-    assert line.startswith("forebay: 1 uploads have failed for good")
+    assert line.startswith("forebay: uploads failed for good: 1")
     assert "--retry" in line
 
     code, out, err = spool.shell.run("flush", "--json")
