@@ -172,24 +172,28 @@ def together(work: Callable[..., None], arguments: list[tuple[Any, ...]]) -> flo
 def puts(
     folder: Path, daemon: DaemonProcess, client: forebay.Client, bucket: Bucket, rounds: int
 ) -> dict[str, Any]:
-    def one_local() -> float:
-        return timed(lambda: save_locally(folder / "local", PUTS))
+    def one_local(number: int) -> float:
+        return timed(lambda: save_locally(folder / f"local-{number}", PUTS))
 
-    def one_put() -> float:
-        return timed(lambda: put_all(client, bucket.url("one"), PUTS))
+    def one_put(number: int) -> float:
+        return timed(lambda: put_all(client, bucket.url(f"one-{number}"), PUTS))
 
-    def many_local() -> float:
-        return together(save_locally, [(folder / f"local{n}",) for n in range(WRITERS)])
+    def many_local(number: int) -> float:
+        each = [(folder / f"local-{number}-{writer}",) for writer in range(WRITERS)]
+        return together(save_locally, each)
 
-    def many_put() -> float:
-        each = [(forebay.Client(daemon.address), bucket.url(f"many{n}")) for n in range(WRITERS)]
+    def many_put(number: int) -> float:
+        each = [
+            (forebay.Client(daemon.address), bucket.url(f"many-{number}-{writer}"))
+            for writer in range(WRITERS)
+        ]
         return together(put_all, each)
 
     seconds: dict[str, list[float]] = {}
     works = {"one_local": one_local, "one": one_put, "many_local": many_local, "many": many_put}
     for number in range(rounds + 1):
         for name, work in works.items():
-            taken = work()
+            taken = work(number)
             client.flush()  # the next is not to wait for what this one has left
             if number:
                 seconds.setdefault(name, []).append(taken)

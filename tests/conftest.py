@@ -43,7 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _clean_environment()
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background by a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.pluginmanager.register(_Summary(config), "forebay-summary")
+    if not hasattr(config, "workerinput"):  # pytest-xdist's workers report to the one that counts
+        config.pluginmanager.register(_Summary(config), "forebay-summary")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

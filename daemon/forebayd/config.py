@@ -99,8 +99,8 @@ class DaemonConfig:
     min_free_bytes: int = 1 << 30  # of the file system; fills stop below it
     spool_max_bytes: int | None = None  # of max_bytes, for writes under way; None: half
     uploads_at_once: int = 8  # of one origin
-    upload_part_bytes: int = 16 << 20  # larger objects are uploaded in parts of this size
-    upload_parts_at_once: int = 8
+    upload_part_bytes: int = 8 << 20  # larger objects are uploaded in parts of this size
+    upload_parts_at_once: int = 8  # each in memory
     upload_max_age_s: float = 600.0  # older ones are reported
     request_lingers_s: float = 60.0  # an origin may still do so late what it has not answered
     shutdown_grace_s: float = 10.0  # for uploads, when the daemon is told to stop

@@ -83,6 +83,13 @@ class Bucket:
         with contextlib.closing(reply["Body"]) as body:
             return bytes(body.read())
 
+    def find(self, key: str) -> bytes | None:
+        """Return an object's bytes, or None while there is none."""
+        try:
+            return self.get(key)
+        except self.client.exceptions.NoSuchKey:
+            return None
+
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.name, Key=key)
 
