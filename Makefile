@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSIONS := 3.10 3.11 3.12 3.13
 PYTEST := $(BIN)/python -m pytest
+# The tests wait more than they compute: one process more than there are cores.
+PARALLEL := -n $(shell expr $$(nproc) + 1) --dist worksteal
 # What every interpreter runs: no test of it needs minutes.
 QUICK_TESTS := tests/unit tests/format tests/e2e/test_smoke.py \
   tests/contract/test_s3_origins.py::TestCephByObstore \
@@ -25,7 +27,7 @@ demo: $(VENV)/.installed ## Forebay at work: origin, daemon, two epochs of a loa
 	@PYTHONPATH=tests $(BIN)/python -m deploy.demo
 
 test: $(VENV)/.installed ceph ## all tests but those of `make stress`, and the quick ones on each Python found
-	$(PYTEST) -m "not stress and not gpu"
+	$(PYTEST) -m "not stress and not gpu" $(PARALLEL)
 	@$(MAKE) --no-print-directory test-interpreters
 
 test-interpreters: $(VENV)/.installed ## the quick tests on every other Python found
