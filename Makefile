@@ -41,7 +41,7 @@ test-interpreters: $(VENV)/.installed ## the quick tests on every other Python f
 	done
 
 stress: $(VENV)/.installed ceph ## the full counts; results are kept in benchmarks/results
-	$(PYTEST) -m "stress and not gpu" -o faulthandler_timeout=1800 --summary benchmarks/results/stress.json
+	$(PYTEST) -m "stress and not gpu" -o faulthandler_timeout=1800 --summary=benchmarks/results/stress.json
 
 check: lint types imports test ## everything that a change must pass
 

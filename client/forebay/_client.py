@@ -321,6 +321,10 @@ class Client:
         for entry in self._list(self._uri(path), recursive=recursive):
             yield entry.uri if entry.is_prefix else Stat.from_reply(entry)
 
+    def is_mapped(self, path: StrPath) -> bool:
+        """Tell whether a mapping covers it: this client's, the environment's or the daemon's."""
+        return self._misses.paths(self._timeout_s).maps(as_text(path))
+
     # --- what is cached ----------------------------------------------------------------------
 
     def warm(
@@ -421,8 +425,9 @@ class Client:
     def _call(self, method: str, request: Any) -> Any:
         return self._node.channel.call(method, request, self._timeout_s)
 
-    def _stat(self, path: StrPath) -> pb.StatReply:
-        reply: pb.StatReply = self._call("Stat", pb.StatRequest(uri=self._uri(path)))
+    def _stat(self, path: StrPath, *, fresh: bool = False) -> pb.StatReply:
+        request = pb.StatRequest(uri=self._uri(path), fresh=fresh)
+        reply: pb.StatReply = self._call("Stat", request)
         return reply
 
     def _list(self, uri: str, *, recursive: bool) -> Iterator[pb.StatReply]:

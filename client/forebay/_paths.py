@@ -94,26 +94,31 @@ class Paths:
         if not path:
             raise InvalidPathError("the path is empty: give s3://bucket/key or a mapped path")
         normal = _normal(path)
-        uri = normal if uris.is_uri(normal) else path  # which an error names as it was written
+        uri = self._map(normal)
+        if uri is None:
+            uri = normal if uris.is_uri(normal) else path  # which an error names as it was written
+        try:
+            return uris.canonical(uri)
+        except ValueError as error:
+            raise InvalidPathError(str(error)) from error
+
+    def maps(self, path: str) -> bool:
+        """Tell whether *path* lies below a prefix of a mapping."""
+        return self._map(_normal(path)) is not None
+
+    def covers(self, path: str) -> bool:
+        """Tell whether *path* is a URI or lies below a prefix of a mapping."""
+        return uris.is_uri(path) or self.maps(path)
+
+    def _map(self, normal: str) -> str | None:
         for tier in self._tiers:
             found = uris.longest_prefix(normal, tier)
             if found is not None:
                 prefix, target = found
                 rest = normal if prefix == "/" else normal[len(prefix) :]
                 # "file:///" has lost its last slash, and the root itself needs it.
-                uri = target + (rest or ("/" if target.endswith("/") else ""))
-                break
-        try:
-            return uris.canonical(uri)
-        except ValueError as error:
-            raise InvalidPathError(str(error)) from error
-
-    def covers(self, path: str) -> bool:
-        """Tell whether *path* is a URI or lies below a prefix of a mapping."""
-        normal = _normal(path)
-        return uris.is_uri(normal) or any(
-            uris.longest_prefix(normal, tier) is not None for tier in self._tiers
-        )
+                return target + (rest or ("/" if target.endswith("/") else ""))
+        return None
 
     def is_uniform_below(self, folder: str) -> bool:
         """Tell whether all plain names in *folder* are mapped alike.

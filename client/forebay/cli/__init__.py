@@ -16,7 +16,7 @@ import click
 
 from forebay._errors import DaemonUnavailableError, ForebayError
 from forebay._version import __version__
-from forebay.cli import _cache, _change, _copy, _read, _serve, _stats, _uploads
+from forebay.cli import _cache, _change, _copy, _exec, _read, _serve, _stats, _uploads
 from forebay.cli._common import readable
 
 _FAILED, _WRONG_USAGE, _NO_DAEMON = 1, 2, 3
@@ -48,6 +48,7 @@ def cli() -> None:
 
 for command in (
     _serve.serve,
+    _exec.exec_,
     _stats.ping,
     _stats.stats,
     _read.ls,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -203,7 +204,10 @@ class Written:
         try:
             if upload is not None:
                 raise ObjectNotFoundError(f"{target.uri}: removed on this node")
-            return await self._listings.stat(target, fresh=fresh)
+            info = await self._listings.stat(target, fresh=fresh)
+            if info is None and self._removes_below(target) and not await self._shows(target):
+                raise ObjectNotFoundError(f"{target.uri}: all below it is removed on this node")
+            return info
         except ObjectNotFoundError:
             folder = target.uri.rstrip("/") + "/"
             if any(True for _ in self._order.below(target.origin.config.prefix, folder)):
@@ -219,6 +223,7 @@ class Written:
             async for page in self._listings.pages(target, recursive=recursive):
                 yield page
             return
+        removed = sorted(barrier.trailer.uri for barrier in hiding)
         known: set[str] = set()
         try:
             async for page in self._listings.pages(target, recursive=recursive):
@@ -228,10 +233,15 @@ class Written:
                     if info.uri in ours or not self._is_hidden(prefix, info.uri, hiding)
                 )
                 prefixes = tuple(
-                    name
-                    for name in page.prefixes
-                    if not any(_hides_all(barrier, name) for barrier in hiding)
-                    or any(uri.startswith(name) for uri in ours)
+                    [
+                        name
+                        for name in page.prefixes
+                        if any(uri.startswith(name) for uri in ours)
+                        or not (
+                            any(_hides_all(barrier, name) for barrier in hiding)
+                            or (_any_below(removed, name) and not await self._shows_below(name))
+                        )
+                    ]
                 )
                 known.update(prefixes)
                 yield Page(objects, prefixes)
@@ -248,11 +258,36 @@ class Written:
         }
         yield Page(tuple(rest), tuple(sorted(folders - known)))
 
+    def _removes_below(self, target: Target) -> bool:
+        folder = target.uri.rstrip("/") + "/"
+        return any(
+            barrier.trailer.uri.startswith(folder) or _hides_all(barrier, folder)
+            for barrier in self._order.hiding(target.origin.config.prefix)
+        )
+
+    async def _shows_below(self, name: str) -> bool:
+        return await self._shows(self._origins.target(name))
+
+    async def _shows(self, target: Target) -> bool:
+        """Tell whether an object is to be seen below a prefix."""
+        try:
+            async for page in self.pages(target, recursive=True):
+                if page.objects:
+                    return True
+        except ObjectNotFoundError:
+            pass
+        return False
+
     def _is_hidden(self, prefix: str, uri: str, hiding: list[Upload]) -> bool:
         seen = self._order.seen(prefix, uri)
         if seen is not None:
             return seen.is_barrier
         return any(barrier.refers_to(uri) for barrier in hiding)  # done a moment ago
+
+
+def _any_below(sorted_uris: list[str], folder: str) -> bool:
+    at = bisect_left(sorted_uris, folder)
+    return at < len(sorted_uris) and sorted_uris[at].startswith(folder)
 
 
 def _hides_all(barrier: Upload, folder: str) -> bool:

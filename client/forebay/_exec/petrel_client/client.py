@@ -1,0 +1,5 @@
+"""See ``forebay.petrel``."""
+
+from forebay.petrel import Client
+
+__all__ = ["Client"]

@@ -1,0 +1,286 @@
+"""What the plugs of mmcv and mmengine have in common; imports neither.
+
+Their backends differ in what ``get`` returns, in how folders are listed and in which errors they
+promise; what they do to paths and objects is the same, and is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from forebay._client import Client
+from forebay._paths import Paths, as_text, check_mapping
+from forebay._petrel_conf import default_cluster
+from forebay_protos import uris
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from typing_extensions import Buffer
+
+    from forebay._paths import StrPath
+
+_OBJECT_FIRST = (
+    "get",
+    "get_text",
+    "remove",
+    "exists",
+    "isdir",
+    "isfile",
+    "get_local_path",
+    "list_dir_or_file",
+    "rmtree",
+    "copyfile_to_local",
+    "copytree_to_local",
+)
+_OBJECT_SECOND = ("put", "put_text", "copyfile_from_local", "copytree_from_local")
+_ENVIRONMENT = ("FOREBAY_ADDRESS", "FOREBAY_PATH_MAPPING", "FOREBAY_CACHE_DIR")
+_NAMES = ("filepath", "dir_path", "dst", "src")  # what upstream calls it
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(
+    items: tuple[tuple[str, str], ...],
+    conf_path: str | None,
+    address: str | None,
+    timeout_s: float,
+    _: tuple[str | None, ...],
+) -> tuple[Client, Paths, str]:
+    """Return (client, own mapping, default cluster): backends are made for every read by some."""
+    cluster = default_cluster(conf_path)
+    mapping = {key: _with_cluster(target, cluster) for key, target in items}
+    return Client(address, mapping, timeout_s), Paths((check_mapping(mapping),)), cluster
+
+
+def _with_cluster(uri: str, cluster: str) -> str:
+    if "petrel://" in uri:
+        uri = uri.replace("petrel://", "s3://", 1)
+    return f"{cluster}:{uri}" if cluster and uri.startswith("s3://") else uri
+
+
+class Objects:
+    """Objects as the file clients of OpenMMLab see them. Cheap to make."""
+
+    _allow_symlink = False
+
+    def __init__(
+        self,
+        path_mapping: dict[str, str] | None = None,
+        enable_mc: bool = True,
+        conf_path: str | None = None,
+        *,
+        address: str | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        """Make a backend.
+
+        Args:
+            path_mapping: prefixes of paths and what takes their place. Unlike upstream's, a key
+                matches at the start of a path only, whole components, and one of them once.
+            enable_mc: ignored: Forebay is the cache.
+            conf_path: the configuration file of ``petrel_client``; only its default cluster counts,
+                keys and endpoints are the daemon's.
+            address: of the daemon, see :class:`forebay.Client`.
+            timeout_s: see :class:`forebay.Client`.
+        """
+        # An AssertionError is what upstream raises.
+        assert isinstance(path_mapping, dict) or path_mapping is None  # noqa: S101
+        self.path_mapping = path_mapping
+        items = tuple(path_mapping.items()) if path_mapping else ()
+        environment = tuple(map(os.environ.get, _ENVIRONMENT))
+        shared = _shared(items, conf_path, address, timeout_s, environment)
+        self._client, self._own_paths, self._cluster = shared
+
+    # --- paths -------------------------------------------------------------------------------
+
+    def _map_path(self, filepath: StrPath) -> str:
+        path = str(filepath)
+        return self._own_paths.uri(path) if self._own_paths.maps(path) else path
+
+    @staticmethod
+    def _format_path(filepath: str) -> str:
+        """Return a path that ``os.path.join`` made on Windows as it was meant."""
+        while "\\" in filepath:
+            head, _, tail = filepath.partition("\\")
+            filepath = f"{head}/{tail.lstrip(chr(92))}"
+        return filepath
+
+    def _object(self, filepath: StrPath) -> str:
+        """Return a path as the client takes it."""
+        path = filepath if type(filepath) is str else as_text(filepath)
+        if "\\" in path:
+            path = self._format_path(path)
+        return _with_cluster(path, self._cluster)
+
+    def _join(self, filepath: StrPath, parts: tuple[StrPath, ...], *, strip: bool) -> str:
+        joined = [self._format_path(self._map_path(filepath)).removesuffix("/")]
+        for part in parts:
+            text = self._format_path(str(part))
+            joined.append(text.lstrip("/") if strip else text)
+        return "/".join(joined)
+
+    # --- objects -----------------------------------------------------------------------------
+
+    def get_text(self, filepath: StrPath, encoding: str = "utf-8") -> str:
+        return self._client.get(self._object(filepath)).decode(encoding)
+
+    def put(self, obj: Buffer | str, filepath: StrPath) -> None:
+        """Write an object; it is durable on this node when this returns."""
+        self._client.put(self._object(filepath), obj)
+
+    def put_text(self, obj: str, filepath: StrPath, encoding: str = "utf-8") -> None:
+        self.put(obj.encode(encoding), filepath)
+
+    def exists(self, filepath: StrPath) -> bool:
+        return self._client.exists(self._object(filepath))
+
+    def isdir(self, filepath: StrPath) -> bool:
+        return self._client.isdir(self._object(filepath))
+
+    def isfile(self, filepath: StrPath) -> bool:
+        path = self._object(filepath)
+        return not path.endswith("/") and self._client.isfile(path)
+
+    def get_local_path(self, filepath: StrPath) -> AbstractContextManager[str]:
+        """Return a context manager of a local file, for reading only: the cached one if it can be.
+
+        Of a prefix, a folder.
+        """
+        return self._client.local_path(self._object(filepath))
+
+    def _list(
+        self,
+        dir_path: StrPath,
+        *,
+        dirs: bool,
+        files: bool,
+        suffix: str | tuple[str, ...] | None,
+        recursive: bool,
+        mark: str = "",
+    ) -> Iterator[str]:
+        """Return names below a prefix, those of folders with *mark* behind them.
+
+        Raises TypeError at once, as upstream does.
+        """
+        if dirs and suffix is not None:
+            raise TypeError("`list_dir` should be False when `suffix` is not None")
+        if suffix is not None and not isinstance(suffix, (str, tuple)):
+            raise TypeError("`suffix` must be a string or tuple of strings")
+        root = self._client._uri(self._object(dir_path)).rstrip("/") + "/"
+        names = self._below(root, recursive=recursive)
+        return (
+            name[:-1] + mark if name.endswith("/") else name
+            for name in names
+            if (dirs if name.endswith("/") else files and (not suffix or name.endswith(suffix)))
+        )
+
+    def _below(self, root: str, *, recursive: bool) -> Iterator[str]:
+        """Yield names relative to *root*, those of folders with a slash and before what they hold.
+
+        The markers of empty folders, which some tools make, are those folders.
+        """
+        told: set[str] = set()
+        plain = uris.without_cluster(root)  # as it is known where no origin is of that cluster
+        for entry in self._client.list(root, recursive=recursive):
+            uri = entry if isinstance(entry, str) else entry.uri
+            name = uri.removeprefix(root).removeprefix(plain)
+            at = name.find("/")
+            while at >= 0:
+                folder = name[: at + 1]
+                if folder not in told:
+                    told.add(folder)
+                    yield folder
+                at = name.find("/", at + 1)
+            if name and not name.endswith("/"):
+                yield name
+
+
+def mapped(upstream: type[Any], objects: type[Objects]) -> type[Any]:
+    """Return upstream's backend of local files that takes mapped paths from *objects*.
+
+    What no mapping covers passes through untouched.
+    """
+
+    def by_path(name: str, index: int) -> Callable[..., Any]:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            path = args[index] if len(args) > index else _by_name(kwargs)
+            if path is not None and self._objects._client.is_mapped(path):
+                return getattr(self._objects, name)(*args, **kwargs)
+            return getattr(upstream, name)(self, *args, **kwargs)
+
+        return method
+
+    def by_both(kind: str) -> Callable[..., Any]:
+        def method(self: Any, src: StrPath, dst: StrPath) -> Any:
+            is_mapped = self._objects._client.is_mapped
+            if not is_mapped(src) and not is_mapped(dst):
+                return getattr(upstream, kind)(self, src, dst)
+            if is_mapped(src) and is_mapped(dst):
+                return getattr(self._objects, kind)(src, dst)
+            direction = "to_local" if is_mapped(src) else "from_local"
+            return getattr(self._objects, f"{kind}_{direction}")(src, dst)
+
+        return method
+
+    def copy_if_symlink_fails(self: Any, src: StrPath, dst: StrPath) -> bool:
+        is_mapped = self._objects._client.is_mapped
+        if not is_mapped(src) and not is_mapped(dst):
+            return bool(upstream.copy_if_symlink_fails(self, src, dst))
+        (self.copyfile if self.isfile(src) else self.copytree)(src, dst)
+        return False
+
+    def __init__(self: Any, **kwargs: Any) -> None:
+        upstream.__init__(self, **kwargs)
+        self._objects = objects()
+
+    methods: dict[str, Any] = {name: by_path(name, 0) for name in _OBJECT_FIRST}
+    methods |= {name: by_path(name, 1) for name in _OBJECT_SECOND}
+    methods |= {kind: by_both(kind) for kind in ("copyfile", "copytree")}
+    methods["copy_if_symlink_fails"] = copy_if_symlink_fails
+    methods = {name: method for name, method in methods.items() if hasattr(upstream, name)}
+    methods |= {"__init__": __init__, "__module__": upstream.__module__}
+    return type(upstream.__name__, (upstream,), methods)
+
+
+def _by_name(kwargs: dict[str, Any]) -> Any:
+    return next((kwargs[name] for name in _NAMES if name in kwargs), None)
+
+
+def leased_lmdb(upstream: type[Any]) -> type[Any]:
+    """Return upstream's LMDB backend that also opens databases that are objects."""
+
+    class LmdbBackend(upstream):  # type: ignore[misc]
+        """An LMDB of the local disk, or of Ceph/S3, cached and pinned while this lives."""
+
+        def _get_client(self) -> Any:
+            client = Client()
+            if not ("://" in self.db_path or client.is_mapped(self.db_path)):
+                return super()._get_client()
+            if not self.readonly or self.lock:
+                raise ValueError(
+                    f"{self.db_path} is an object: open its LMDB with readonly=True, lock=False"
+                )
+            import lmdb
+
+            self._pid = os.getpid()
+            self._lease = ExitStack()
+            local = self._lease.enter_context(client.local_path(self.db_path))
+            return lmdb.open(
+                local, readonly=True, lock=False, readahead=self.readahead, **self.kwargs
+            )
+
+        def __del__(self) -> None:
+            opened = self.__dict__.get("_client")
+            if opened is not None:
+                opened.close()
+            lease = self.__dict__.get("_lease")
+            if lease is not None and self._pid == os.getpid():  # after a fork it is the parent's
+                with contextlib.suppress(Exception):
+                    lease.close()
+
+    return LmdbBackend

@@ -1,0 +1,427 @@
+"""fsspec: ``forebay://bucket/key`` is ``s3://bucket/key`` through the node's daemon.
+
+The entry point makes the protocol known; ``replace_s3()`` makes ``s3://`` itself go this way.
+Credentials and endpoints are the daemon's. What is written is durable on this node when a call
+returns, and uploaded behind it: ``ForebayFileSystem.flush`` waits for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import io
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+import fsspec
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.spec import AbstractFileSystem
+
+from forebay._client import Client
+from forebay._errors import ObjectNotFoundError
+from forebay._values import Stat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from fsspec.callbacks import Callback
+    from typing_extensions import Buffer
+
+    from forebay._writer import ObjectWriter
+
+_CHUNK_BYTES = 8 << 20
+_AT_ONCE = 16
+_S3 = "s3://"
+
+
+class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Objects of Ceph/S3, read through the node's cache. Safe with threads, after a fork, pickled.
+
+    There are no folders but prefixes: one that holds nothing is not there, and ``mkdir`` does
+    nothing.
+    """
+
+    protocol: ClassVar[str | tuple[str, ...]] = "forebay"
+    root_marker = ""
+    sep = "/"
+
+    def __init__(
+        self,
+        address: str | None = None,
+        path_mapping: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+        **storage_options: Any,
+    ) -> None:
+        """See :class:`forebay.Client`; *storage_options* are fsspec's own."""
+        super().__init__(**storage_options)
+        self.client = Client(address, path_mapping, timeout_s)
+
+    @property
+    def fsid(self) -> str:
+        return f"forebay-{self.client!r}"
+
+    def _uri(self, path: str) -> str:
+        return _S3 + self._strip_protocol(path)
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+    ) -> bytes:
+        return self.client.get(self._uri(path), start, end)
+
+    def cat(
+        self, path: str | list[str], recursive: bool = False, on_error: str = "raise", **kwargs: Any
+    ) -> bytes | dict[str, Any]:
+        paths = self.expand_path(path, recursive=recursive)
+        is_one = (
+            len(paths) == 1 and isinstance(path, str) and paths[0] == self._strip_protocol(path)
+        )
+        if is_one or on_error != "raise":
+            result: bytes | dict[str, Any] = super().cat(path, recursive, on_error, **kwargs)
+            return result
+        return dict(zip(paths, self.client.get_many(map(self._uri, paths)), strict=True))
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: int | Sequence[int | None] | None,
+        ends: int | Sequence[int | None] | None,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **_: Any,
+    ) -> list[bytes | Exception]:
+        """Return ranges, several at once; nothing is merged: the cache reads ahead by itself."""
+        if max_gap is not None:
+            raise NotImplementedError("max_gap")
+        count = len(paths)
+        begins = starts if isinstance(starts, (list, tuple)) else [starts] * count
+        stops = ends if isinstance(ends, (list, tuple)) else [ends] * count
+        if not len(begins) == len(stops) == count:
+            raise ValueError(f"{count} paths, {len(begins)} starts and {len(stops)} ends")
+
+        def read(index: int) -> bytes | Exception:
+            try:
+                return self.cat_file(paths[index], begins[index], stops[index])
+            except Exception as error:
+                if on_error == "return":
+                    return error
+                raise
+
+        if count < 2:
+            return [read(index) for index in range(count)]
+        with ThreadPoolExecutor(min(count, _AT_ONCE)) as pool:
+            return list(pool.map(read, range(count)))
+
+    def get_file(
+        self,
+        rpath: str,
+        lpath: str | os.PathLike[str] | IO[bytes],
+        callback: Callback = DEFAULT_CALLBACK,
+        outfile: IO[bytes] | None = None,
+        **_: Any,
+    ) -> None:
+        """Copy an object to a local file, which has its name once it is whole."""
+        if outfile is not None or not isinstance(lpath, (str, os.PathLike)):
+            self._copy_to(rpath, outfile if outfile is not None else lpath, callback)  # type: ignore[arg-type]
+            return
+        target = Path(lpath)
+        if self.isdir(rpath):
+            target.mkdir(parents=True, exist_ok=True)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f"{target.name}.forebay-{secrets.token_hex(8)}")
+        try:
+            with scratch.open("xb") as file:
+                self._copy_to(rpath, file, callback)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _copy_to(self, path: str, file: IO[bytes], callback: Callback) -> None:
+        with self.client.open(self._uri(path)) as source:
+            callback.set_size(source.seek(0, os.SEEK_END))
+            source.seek(0)
+            while chunk := source.read(_CHUNK_BYTES):
+                file.write(chunk)
+                callback.relative_update(len(chunk))
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def pipe_file(self, path: str, value: Buffer, mode: str = "overwrite", **_: Any) -> None:
+        if mode == "create":
+            with self.client.open(self._uri(path), "xb") as file:
+                file.write(value)
+        else:
+            self.client.put(self._uri(path), value)
+
+    def put_file(
+        self,
+        lpath: str | os.PathLike[str],
+        rpath: str,
+        callback: Callback = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **_: Any,
+    ) -> None:
+        if Path(lpath).is_dir():
+            self.makedirs(rpath, exist_ok=True)
+            return
+        size = Path(lpath).stat().st_size
+        callback.set_size(size)
+        if mode == "create":
+            with Path(lpath).open("rb") as source, self.client.open(self._uri(rpath), "xb") as sink:
+                while chunk := source.read(_CHUNK_BYTES):
+                    sink.write(chunk)
+        else:
+            self.client.put_file(self._uri(rpath), lpath)
+        callback.relative_update(size)
+
+    def cp_file(self, path1: str, path2: str, **_: Any) -> None:
+        if self.isfile(path1):
+            self.client.copy(self._uri(path1), self._uri(path2))
+        elif not self.isdir(path1):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path1)
+
+    def mv(
+        self,
+        path1: str | list[str],
+        path2: str | list[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        is_one = isinstance(path1, str) and isinstance(path2, str) and not recursive
+        if is_one and not path2.endswith("/") and self.isfile(path1) and not self.isdir(path2):
+            if self._strip_protocol(path1) != self._strip_protocol(path2):
+                self.client.move(self._uri(path1), self._uri(path2))  # type: ignore[arg-type]
+            return
+        super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
+
+    def rm_file(self, path: str) -> None:
+        self.client.remove(self._uri(path))
+
+    def _rm(self, path: str) -> None:
+        self.rm_file(path)
+
+    def rm(
+        self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None
+    ) -> None:
+        for found in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
+            if self.isfile(found):
+                self.rm_file(found)
+
+    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
+        """Do nothing: prefixes are there when something is below them."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        if not exist_ok and self.exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    def rmdir(self, path: str) -> None:
+        if self.isfile(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        if self.isdir(path):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+
+    def touch(self, path: str, truncate: bool = True, **_: Any) -> None:
+        if truncate or not self.exists(path):
+            self.pipe_file(path, b"")
+        else:
+            raise NotImplementedError("the time of an object cannot be set")
+
+    def flush(self, path: str | None = None, timeout_s: float | None = None) -> None:
+        """Wait until what was written below *path*, or anywhere, is in Ceph/S3."""
+        self.client.flush(None if path is None else self._uri(path), timeout_s)
+
+    # --- files -------------------------------------------------------------------------------
+
+    def _open(
+        self, path: str, mode: str = "rb", block_size: Any = None, autocommit: bool = True, **_: Any
+    ) -> IO[bytes]:
+        if mode not in ("rb", "wb", "xb", "ab"):
+            raise NotImplementedError(f"mode {mode!r}: an object is read or written as a whole")
+        file: Any = self.client.open(self._uri(path), mode)
+        if mode == "rb":
+            file.fs, file.path = self, path
+            file.size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return file  # type: ignore[no-any-return]
+        return _Written(self, path, file, is_deferred=not autocommit)
+
+    # --- names -------------------------------------------------------------------------------
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        stripped = self._strip_protocol(path)
+        found = [self._entry(each) for each in self.client.list(_S3 + stripped)]
+        if not found:
+            entry = self.info(stripped)  # raises FileNotFoundError
+            found = [entry] if entry["type"] == "file" else []
+        found.sort(key=lambda entry: str(entry["name"]))
+        return found if detail else [entry["name"] for entry in found]
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        if maxdepth is not None or withdirs:
+            return super().find(path, maxdepth, withdirs, detail, **kwargs)
+        stripped = self._strip_protocol(path)
+        entries = [self._entry(each) for each in self._below(stripped)]
+        if not entries:
+            with contextlib.suppress(FileNotFoundError):
+                entry = self.info(stripped)
+                entries = [entry] if entry["type"] == "file" else []
+        found = {entry["name"]: entry for entry in sorted(entries, key=lambda e: str(e["name"]))}
+        return found if detail else list(found)
+
+    def _below(self, stripped: str) -> Iterator[Stat | str]:
+        with contextlib.suppress(ObjectNotFoundError):
+            yield from self.client.list(_S3 + stripped, recursive=True)
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        stripped = self._strip_protocol(path)
+        reply = self.client._stat(_S3 + stripped)
+        if reply.is_prefix:
+            return {"name": stripped, "size": 0, "type": "directory"}
+        return self._entry(Stat.from_reply(reply))
+
+    def _entry(self, found: Stat | str) -> dict[str, Any]:
+        if isinstance(found, str):
+            name = found.removeprefix(_S3).rstrip("/")
+            return {"name": name, "size": 0, "type": "directory"}
+        return {
+            "name": found.uri.removeprefix(_S3),
+            "size": found.size_bytes,
+            "type": "file",
+            "version": found.version,
+            "modified": found.modified,
+        }
+
+    def exists(self, path: str, **_: Any) -> bool:
+        return self.client.exists(self._uri(path))
+
+    def isfile(self, path: str) -> bool:
+        return self.client.isfile(self._uri(path))
+
+    def isdir(self, path: str) -> bool:
+        return self.client.isdir(self._uri(path))
+
+    def checksum(self, path: str) -> int:
+        return int(fsspec.utils.tokenize(self.info(path)["version"]), 16)
+
+    def ukey(self, path: str) -> str:
+        return str(fsspec.utils.tokenize(self._strip_protocol(path), self.info(path)["version"]))
+
+    def modified(self, path: str) -> datetime.datetime:
+        seconds = self.info(path).get("modified")
+        if seconds is None:
+            raise FileNotFoundError(errno.ENOENT, "the origin tells no time", path)
+        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+
+    created = modified  # an object is never changed, only replaced
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        """Do nothing: names and their ages are the daemon's (``max_age_s``)."""
+
+
+class _Written(io.BufferedIOBase):
+    """A file open for writing, with the attributes that users of fsspec look at.
+
+    In a transaction it is published by ``commit``, after it was closed.
+    """
+
+    def __init__(
+        self, fs: ForebayFileSystem, path: str, writer: ObjectWriter, *, is_deferred: bool
+    ) -> None:
+        super().__init__()
+        self.fs = fs
+        self.path = path
+        self.mode = writer.mode
+        self._writer = writer
+        self._is_deferred = is_deferred
+
+    def writable(self) -> bool:
+        return not self.closed
+
+    def tell(self) -> int:
+        return self._writer.tell()
+
+    def write(self, data: Buffer, /) -> int:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        return self._writer.write(data)
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            if not self._is_deferred:
+                self._writer.close()
+        finally:
+            super().close()
+
+    def commit(self) -> None:
+        """Publish what was written."""
+        self._writer.close()
+
+    def discard(self) -> None:
+        """Publish nothing."""
+        self._writer.discard()
+        super().close()
+
+    def __exit__(self, error_class: object, *_: object) -> None:
+        if error_class is None:
+            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        """Leave it to the writer's own finalizer, which publishes nothing."""
+
+
+class ForebayS3FileSystem(ForebayFileSystem):
+    """``s3://`` through the node's daemon, for programs that cannot be told another protocol.
+
+    Takes what s3fs takes; keys, tokens and the like are ignored, since the daemon has its own. An
+    endpoint that is not the daemon's is refused: it would be another object.
+    """
+
+    protocol = ("s3", "s3a")
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str | None = None,
+        client_kwargs: Mapping[str, Any] | None = None,
+        address: str | None = None,
+        path_mapping: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+        **storage_options: Any,
+    ) -> None:
+        super().__init__(address, path_mapping, timeout_s, **storage_options)
+        wanted = endpoint_url or (client_kwargs or {}).get("endpoint_url")
+        if wanted:
+            self._check_endpoint(wanted)
+
+    def _check_endpoint(self, wanted: str) -> None:
+        origins = self.client._node.attachment(self.client._timeout_s).origins
+        identities = [row.identity for row in origins if row.prefix.startswith("s3:")]
+        if not any(wanted.rstrip("/") in identity for identity in identities):
+            raise ValueError(
+                f"endpoint_url {wanted!r} is not the daemon's: leave it out, or give the daemon an "
+                "[[origin]] with it"
+            )
+
+
+def replace_s3() -> None:
+    """Let ``s3://`` and ``s3a://`` of this process' fsspec go through the node's daemon."""
+    for protocol in ("s3", "s3a"):
+        fsspec.register_implementation(protocol, ForebayS3FileSystem, clobber=True)

@@ -1,0 +1,137 @@
+"""mmcv 1.x reads and writes Ceph/S3 through the node's daemon once this is imported.
+
+Either ``import forebay.mmcv`` or, in a configuration, ``custom_imports =
+dict(imports=['forebay.mmcv'])``. It registers the backends ``petrel``, ``ceph``, ``aws``, ``s3``,
+``memcached`` and ``forebay`` and the prefix ``s3``, and lets ``lmdb`` open a database that is an
+object. Under ``forebay exec`` no import is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    from mmcv.fileio import file_client as upstream
+except ModuleNotFoundError as error:
+    if error.name is not None and error.name.startswith("mmcv.fileio"):
+        raise ImportError(
+            "forebay.mmcv is for mmcv 1.x; mmcv 2 uses the file clients of mmengine: "
+            "import forebay.mmengine"
+        ) from error
+    raise
+
+from forebay._imports import when_imported
+from forebay._openmmlab import Objects, leased_lmdb, mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from forebay._paths import StrPath
+
+_NAMES = ("petrel", "ceph", "s3", "forebay")
+
+
+class PetrelBackend(Objects, upstream.BaseStorageBackend):  # type: ignore[misc]  # no types
+    """Answers for ``petrel`` and its like: ``get`` gives a memoryview, folders have no slash."""
+
+    _folder_mark = ""
+
+    def get(self, filepath: StrPath) -> memoryview:
+        """Return an object's bytes. Raises ObjectNotFoundError, which is a FileNotFoundError."""
+        return memoryview(self._client.get(self._object(filepath)))
+
+    def remove(self, filepath: StrPath) -> None:
+        """Remove an object, if there is one."""
+        self._client.remove(self._object(filepath), missing_ok=True)
+
+    def join_path(self, filepath: StrPath, *filepaths: StrPath) -> str:
+        return self._join(filepath, filepaths, strip=False)
+
+    def list_dir_or_file(
+        self,
+        dir_path: StrPath,
+        list_dir: bool = True,
+        list_file: bool = True,
+        suffix: str | tuple[str, ...] | None = None,
+        recursive: bool = False,
+    ) -> Iterator[str]:
+        """Return names relative to *dir_path*."""
+        return self._list(
+            dir_path,
+            dirs=list_dir,
+            files=list_file,
+            suffix=suffix,
+            recursive=recursive,
+            mark=self._folder_mark,
+        )
+
+
+class AWSBackend(PetrelBackend):
+    """Answers for ``aws``: folders have a slash at their end."""
+
+    _folder_mark = "/"
+
+
+class MemcachedBackend(PetrelBackend):
+    """Answers for ``memcached``, whose servers cache files: what no mapping covers is one."""
+
+    def __init__(
+        self, server_list_cfg: str = "", client_cfg: str = "", sys_path: str | None = None
+    ) -> None:
+        """The arguments are upstream's, and ignored: Forebay is the cache."""
+        del server_list_cfg, client_cfg, sys_path
+        super().__init__()
+
+    def get(self, filepath: StrPath) -> memoryview:
+        path = self._object(filepath)
+        if "://" in path or self._client.is_mapped(path):
+            return super().get(path)
+        return memoryview(Path(path).read_bytes())
+
+    def get_text(self, filepath: StrPath, encoding: str = "utf-8") -> str:
+        return str(self.get(filepath), encoding)
+
+
+def register(*, local_paths: bool = False) -> None:
+    """Register the backends; *local_paths*: those of local files and of http, too.
+
+    Those then take what a path mapping covers from Ceph/S3, checkpoints included, and everything
+    else from where they always did.
+    """
+    client = upstream.FileClient
+    for name in _NAMES:
+        client.register_backend(name, PetrelBackend, force=True)
+    client.register_backend("petrel", PetrelBackend, force=True, prefixes="s3")
+    client.register_backend("aws", AWSBackend, force=True)
+    client.register_backend("memcached", MemcachedBackend, force=True)
+    client.register_backend("lmdb", leased_lmdb(upstream.LmdbBackend), force=True)
+    if local_paths:
+        disk = mapped(upstream.HardDiskBackend, PetrelBackend)
+        http = mapped(upstream.HTTPBackend, PetrelBackend)
+        client.register_backend("disk", disk, force=True)
+        client.register_backend("http", http, force=True, prefixes=["http", "https"])
+        when_imported("mmcv.runner.checkpoint", _register_loaders)
+
+
+def _register_loaders() -> None:
+    from mmcv.runner import checkpoint
+
+    def mapping(load: Callable[..., Any]) -> Callable[..., Any]:
+        def load_from_mapped(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+            backend = PetrelBackend()
+            if not backend._client.is_mapped(filename):
+                return load(filename, map_location=map_location, **kwargs)
+            with backend.get_local_path(filename) as path:
+                return checkpoint.load_from_local(path, map_location)
+
+        load_from_mapped.__name__ = load.__name__  # of which upstream logs a part
+        return load_from_mapped
+
+    register_scheme = checkpoint.CheckpointLoader.register_scheme
+    checkpoint.load_from_http = mapping(checkpoint.load_from_http)
+    register_scheme("", mapping(checkpoint.load_from_local), force=True)
+    register_scheme(("http://", "https://"), checkpoint.load_from_http, force=True)
+
+
+register()

@@ -1,0 +1,56 @@
+"""fsspec's own suite for implementations, against a real daemon in front of the real Ceph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import fsspec
+import pytest
+from fsspec.tests.abstract import (
+    AbstractCopyTests,
+    AbstractFixtures,
+    AbstractGetTests,
+    AbstractOpenTests,
+    AbstractPipeTests,
+    AbstractPutTests,
+)
+
+from forebay.fsspec import ForebayFileSystem
+
+if TYPE_CHECKING:
+    from conftest import StartDaemon
+    from support.ceph import Bucket
+
+
+class ForebayFixtures(AbstractFixtures):  # type: ignore[misc]  # fsspec has no types
+    @pytest.fixture
+    def fs(self, start_daemon: StartDaemon) -> ForebayFileSystem:
+        return fsspec.filesystem("forebay", address=start_daemon().address)
+
+    @pytest.fixture
+    def fs_path(self, bucket: Bucket) -> str:
+        return bucket.name
+
+    @pytest.fixture
+    def supports_empty_directories(self) -> bool:
+        return False  # as in any object store
+
+
+class TestCopy(AbstractCopyTests, ForebayFixtures):  # type: ignore[misc]
+    pass
+
+
+class TestGet(AbstractGetTests, ForebayFixtures):  # type: ignore[misc]
+    pass
+
+
+class TestPut(AbstractPutTests, ForebayFixtures):  # type: ignore[misc]
+    pass
+
+
+class TestPipe(AbstractPipeTests, ForebayFixtures):  # type: ignore[misc]
+    pass
+
+
+class TestOpen(AbstractOpenTests, ForebayFixtures):  # type: ignore[misc]
+    pass
