@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from forebay import _uploads, _writes
@@ -18,6 +17,7 @@ from forebay._node import Node, node_at
 from forebay._pages import lend
 from forebay._paths import as_text, check_mapping, parse_mapping
 from forebay._values import CheckReport, Evicted, Problem, Stat, Stats, WarmProgress
+from forebay._warm import warm
 from forebay._writer import ObjectWriter, TextWriter, parse_mode
 from forebay_protos import addresses
 from forebay_protos import cache_pb2 as pb
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_WARM_URIS_A_CALL = 50_000
 _LONGEST_TIMEOUT_S = 1e7  # for gRPC, which knows none without an end
 
 _readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
@@ -278,6 +277,44 @@ class Client:
             return 0
         return _uploads.settle(self._node.channel, chosen, self._timeout_s, discard=discard)
 
+    # --- what needs the origin's keys --------------------------------------------------------
+
+    def presign(self, path: StrPath, method: str = "get_object", expires_s: int = 3600) -> str:
+        """Return a URL with which anybody may do *method* to an object of S3 for *expires_s*.
+
+        *method*: "get_object", "put_object", "head_object" or "delete_object". It goes past this
+        node's cache, and what is not uploaded yet it does not find: ``flush`` first.
+        """
+        request = pb.SignRequest(uri=self._uri(path), method=method, expires_s=expires_s)
+        return str(self._call("Sign", request).url)
+
+    def presign_form(
+        self,
+        path: StrPath,
+        fields: Mapping[str, str] | None = None,
+        conditions: Iterable[Any] | None = None,
+        expires_s: int = 3600,
+    ) -> dict[str, Any]:
+        """Return ``url`` and ``fields`` of a form with which anybody may write an object of S3.
+
+        *fields* and *conditions* are those of S3's POST policies.
+        """
+        form = {
+            "fields": None if fields is None else dict(fields),
+            "conditions": None if conditions is None else [*conditions],
+        }
+        reply = self._call(
+            "Sign",
+            pb.SignRequest(
+                uri=self._uri(path), method="post", expires_s=expires_s, form_json=json.dumps(form)
+            ),
+        )
+        return {"url": reply.url, "fields": json.loads(reply.fields_json)}
+
+    def create_bucket(self, path: StrPath) -> None:
+        """Make the bucket of a URI in its origin, unless it is there."""
+        self._call("CreateBucket", pb.CreateBucketRequest(uri=self._uri(path)))
+
     # --- names -------------------------------------------------------------------------------
 
     def stat(self, path: StrPath) -> Stat:
@@ -338,24 +375,10 @@ class Client:
         keep the others.
         """
         if isinstance(paths_or_prefix, (str, os.PathLike)):
-            requests = [pb.WarmRequest(prefix=self._uri(paths_or_prefix))]
+            prefix, uris = self._uri(paths_or_prefix), None
         else:
-            uris = [self._uri(path) for path in paths_or_prefix]
-            requests = [
-                pb.WarmRequest(uris=uris[at : at + _WARM_URIS_A_CALL])
-                for at in range(0, len(uris), _WARM_URIS_A_CALL)
-            ]
-        total = WarmProgress(0, 0, 0, 0, 0, (), is_listing_done=True)
-        for request in requests:
-            before = total
-            stream = self._node.channel.stream(
-                "Warm", partial(_same, request), self._timeout_s, has_deadline=False
-            )
-            for reply in stream:
-                total = _sum(before, total, reply)
-                if progress is not None:
-                    progress(total)
-        return total
+            prefix, uris = "", [self._uri(path) for path in paths_or_prefix]
+        return warm(self._node.channel, prefix, uris, self._timeout_s, progress)
 
     def evict(self, prefix: StrPath | None = None, *, everything: bool = False) -> Evicted:
         """Drop what is cached of an object, of all below a prefix, or of everything."""
@@ -449,10 +472,6 @@ class Client:
                     yield entry
 
 
-def _same(request: pb.WarmRequest) -> pb.WarmRequest:
-    return request
-
-
 def _address(told: str | None) -> str:
     """Return the address as a Node has it. Raises InvalidPathError."""
     found = told or os.environ.get("FOREBAY_ADDRESS")
@@ -464,17 +483,3 @@ def _address(told: str | None) -> str:
         source = "" if told else "FOREBAY_ADDRESS: "
         raise InvalidPathError(f"{source}{error}") from error
     return found if path is None else f"unix:{path}"
-
-
-def _sum(before: WarmProgress, last: WarmProgress, reply: pb.WarmReply) -> WarmProgress:
-    """Return the progress after a reply, *before* being that of the finished calls."""
-    failures = tuple((failure.uri, failure.error.message) for failure in reply.failures)
-    return WarmProgress(
-        before.objects_total + reply.objects_total,
-        before.objects_done + reply.objects_done,
-        before.bytes_total + reply.bytes_total,
-        before.bytes_done + reply.bytes_done,
-        before.objects_failed + reply.objects_failed,
-        (*last.failures, *failures)[:100],
-        reply.listing_done,
-    )

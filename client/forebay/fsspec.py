@@ -38,7 +38,7 @@ _AT_ONCE = 16
 _S3 = "s3://"
 
 
-class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+class ForebayFileSystem(AbstractFileSystem):
     """Objects of Ceph/S3, read through the node's cache. Safe with threads, after a fork, pickled.
 
     There are no folders but prefixes: one that holds nothing is not there, and ``mkdir`` does
@@ -65,7 +65,7 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return f"forebay-{self.client!r}"
 
     def _uri(self, path: str) -> str:
-        return _S3 + self._strip_protocol(path)
+        return f"{_S3}{self._strip_protocol(path)}"
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -99,8 +99,7 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         if max_gap is not None:
             raise NotImplementedError("max_gap")
         count = len(paths)
-        begins = starts if isinstance(starts, (list, tuple)) else [starts] * count
-        stops = ends if isinstance(ends, (list, tuple)) else [ends] * count
+        begins, stops = _each(starts, count), _each(ends, count)
         if not len(begins) == len(stops) == count:
             raise ValueError(f"{count} paths, {len(begins)} starts and {len(stops)} ends")
 
@@ -126,8 +125,11 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         **_: Any,
     ) -> None:
         """Copy an object to a local file, which has its name once it is whole."""
-        if outfile is not None or not isinstance(lpath, (str, os.PathLike)):
-            self._copy_to(rpath, outfile if outfile is not None else lpath, callback)  # type: ignore[arg-type]
+        if outfile is not None:
+            self._copy_to(rpath, outfile, callback)
+            return
+        if not isinstance(lpath, (str, os.PathLike)):
+            self._copy_to(rpath, lpath, callback)
             return
         target = Path(lpath)
         if self.isdir(rpath):
@@ -194,11 +196,12 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         maxdepth: int | None = None,
         **kwargs: Any,
     ) -> None:
-        is_one = isinstance(path1, str) and isinstance(path2, str) and not recursive
-        if is_one and not path2.endswith("/") and self.isfile(path1) and not self.isdir(path2):
-            if self._strip_protocol(path1) != self._strip_protocol(path2):
-                self.client.move(self._uri(path1), self._uri(path2))  # type: ignore[arg-type]
-            return
+        if isinstance(path1, str) and isinstance(path2, str) and not recursive:
+            is_file = not path2.endswith("/") and self.isfile(path1) and not self.isdir(path2)
+            if is_file:
+                if self._strip_protocol(path1) != self._strip_protocol(path2):
+                    self.client.move(self._uri(path1), self._uri(path2))
+                return
         super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
 
     def rm_file(self, path: str) -> None:
@@ -237,11 +240,14 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         """Wait until what was written below *path*, or anywhere, is in Ceph/S3."""
         self.client.flush(None if path is None else self._uri(path), timeout_s)
 
+    def sign(self, path: str, expiration: int = 100, **_: Any) -> str:
+        return self.client.presign(self._uri(path), expires_s=expiration)
+
     # --- files -------------------------------------------------------------------------------
 
     def _open(
         self, path: str, mode: str = "rb", block_size: Any = None, autocommit: bool = True, **_: Any
-    ) -> IO[bytes]:
+    ) -> Any:
         if mode not in ("rb", "wb", "xb", "ab"):
             raise NotImplementedError(f"mode {mode!r}: an object is read or written as a whole")
         file: Any = self.client.open(self._uri(path), mode)
@@ -249,7 +255,7 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             file.fs, file.path = self, path
             file.size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            return file  # type: ignore[no-any-return]
+            return file
         return _Written(self, path, file, is_deferred=not autocommit)
 
     # --- names -------------------------------------------------------------------------------
@@ -330,6 +336,10 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Do nothing: names and their ages are the daemon's (``max_age_s``)."""
+
+
+def _each(values: int | Sequence[int | None] | None, count: int) -> Sequence[int | None]:
+    return [values] * count if values is None or isinstance(values, int) else values
 
 
 class _Written(io.BufferedIOBase):

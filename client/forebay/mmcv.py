@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _NAMES = ("petrel", "ceph", "s3", "forebay")
 
 
-class PetrelBackend(Objects, upstream.BaseStorageBackend):  # type: ignore[misc]  # no types
+class PetrelBackend(Objects, upstream.BaseStorageBackend):
     """Answers for ``petrel`` and its like: ``get`` gives a memoryview, folders have no slash."""
 
     _folder_mark = ""

@@ -33,7 +33,7 @@ _PETREL_PREFIXES = ("s3", "petrel")
 _COPY_BYTES = 1 << 20
 
 
-class PetrelBackend(Objects, upstream.BaseStorageBackend):  # type: ignore[misc]  # no types
+class PetrelBackend(Objects, upstream.BaseStorageBackend):
     """Answers for ``petrel`` and its like: ``get`` gives bytes, folders have no slash."""
 
     _folder_mark = ""
@@ -62,6 +62,12 @@ class PetrelBackend(Objects, upstream.BaseStorageBackend):  # type: ignore[misc]
             recursive=recursive,
             mark=self._folder_mark,
         )
+
+    def generate_presigned_url(
+        self, url: str, client_method: str = "get_object", expires_in: int = 3600
+    ) -> str:
+        """Return a URL with which anybody may do *client_method* for *expires_in* seconds."""
+        return self._client.presign(self._object(url), client_method, expires_in)
 
     # --- removing ----------------------------------------------------------------------------
 

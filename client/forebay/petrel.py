@@ -217,7 +217,8 @@ class Client:
         self, uri: str, content: Buffer | str | IO[bytes], **kwargs: Any
     ) -> tuple[None, dict[str, Any]]:
         """As ``put``; returns (its result, nothing known of it yet)."""
-        return self.put(uri, content, **kwargs), {}
+        self.put(uri, content, **kwargs)
+        return None, {}
 
     def delete(self, uri: str, **_: Any) -> None:
         """Remove an object, if there is one."""
@@ -227,7 +228,7 @@ class Client:
 
     def create_bucket(self, uri: str, **_: Any) -> bool:
         """Create a bucket, unless it is there. Returns True."""
-        self._client._create_bucket(self._uri(uri))
+        self._client.create_bucket(self._uri(uri))
         return True
 
     def generate_presigned_url(
@@ -244,7 +245,7 @@ class Client:
         expires_in: int = 3600,
     ) -> dict[str, Any]:
         """Return ``url`` and ``fields`` of a form that writes the object."""
-        return self._client._sign_post(self._uri(uri), fields, conditions, expires_in)
+        return self._client.presign_form(self._uri(uri), fields, conditions, expires_in)
 
     @staticmethod
     def set_count_disp(count_disp: int) -> None:

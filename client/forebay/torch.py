@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import distributed
@@ -229,9 +229,9 @@ class _Files(filesystem.FileSystemBase):
         self.client = client
 
     @contextmanager
-    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[IO[bytes]]:
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[Any]:
         with self.client.open(path, mode) as stream:  # publishes nothing if it fails
-            yield stream  # type: ignore[misc]  # every mode is a binary one
+            yield stream
 
     def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str:
         return f"{os.fspath(path).rstrip('/')}/{suffix}"
@@ -285,14 +285,14 @@ class StorageWriter(filesystem.FileSystemWriter):
         # Nothing is to be synced: it is when a file is closed.
         options["sync_files"] = False
         super().__init__(os.fspath(path), thread_count=thread_count, **options)
-        self.fs = _Files(client or Client())  # type: ignore[assignment]  # upstream is narrower
+        self.fs = _Files(client or Client())
         self.path = self.fs.init_path(os.fspath(path))
         self._wait_for_upload = wait_for_upload
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         results = super().write_data(plan, planner)
         if self._wait_for_upload:
-            self.fs.client.flush(self.path)  # type: ignore[attr-defined]
+            self.fs.client.flush(self.path)
         return results
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
@@ -303,9 +303,9 @@ class StorageWriter(filesystem.FileSystemWriter):
         metadata.storage_meta = self.storage_meta()
         is_one_of_many = not self.use_collectives and self.rank is not None
         target = self._get_metadata_path(self.rank if is_one_of_many else None)
-        self.fs.client.put(target, pickle.dumps(metadata))  # type: ignore[attr-defined]
+        self.fs.client.put(target, pickle.dumps(metadata))
         if self._wait_for_upload:
-            self.fs.client.flush([target])  # type: ignore[attr-defined]
+            self.fs.client.flush([target])
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
@@ -317,7 +317,7 @@ class StorageReader(filesystem.FileSystemReader):
 
     def __init__(self, path: StrPath, *, client: Client | None = None) -> None:
         super().__init__(os.fspath(path))
-        self.fs = _Files(client or Client())  # type: ignore[assignment]  # upstream is narrower
+        self.fs = _Files(client or Client())
         self.path = self.fs.init_path(os.fspath(path))
 
     @classmethod

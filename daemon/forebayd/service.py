@@ -13,6 +13,7 @@ from forebayd import __version__
 from forebayd.cache.fill import Uncached
 from forebayd.calls import error_message, stream, unary
 from forebayd.errors import InvalidPathError
+from forebayd.origin.base import Form
 from forebayd.service_writes import WriteCalls
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _INLINE_BYTES = 1 << 20
 _REPLY_BYTES = 2 << 20  # of one inline reply message
 _MANY, _MOMENT_S = 16, 0.003
+_READS = ("get_object", "head_object")
 
 
 class CacheService(WriteCalls, cache_pb2_grpc.CacheServicer):
@@ -175,6 +177,25 @@ class CacheService(WriteCalls, cache_pb2_grpc.CacheServicer):
     async def Release(self, request: pb.ReleaseRequest) -> pb.ReleaseReply:
         self._cache.leases.release(request.lease)
         return pb.ReleaseReply()
+
+    @unary
+    async def Sign(self, request: pb.SignRequest) -> pb.SignReply:
+        target = self._cache.origins.target(request.uri)
+        form = Form(**json.loads(request.form_json)) if request.form_json else None
+        if form is not None or request.method not in _READS:
+            self._cache.origins.check_writable(target)
+        signed = await target.origin.driver.sign(
+            target.uri, request.method, request.expires_s, form
+        )
+        return pb.SignReply(url=signed.url, fields_json=json.dumps(signed.fields))
+
+    @unary
+    async def CreateBucket(self, request: pb.CreateBucketRequest) -> pb.CreateBucketReply:
+        target = self._cache.origins.target(request.uri)
+        self._cache.origins.check_writable(target)
+        await target.origin.driver.create_bucket(target.uri)
+        self._cache.listings.forget()
+        return pb.CreateBucketReply()
 
     @unary
     async def Stats(self, request: pb.StatsRequest) -> pb.StatsReply:

@@ -263,6 +263,36 @@ class ReleaseReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SignRequest(_message.Message):
+    __slots__ = ("uri", "method", "expires_s", "form_json")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
+    FORM_JSON_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    method: str
+    expires_s: int
+    form_json: str
+    def __init__(self, uri: _Optional[str] = ..., method: _Optional[str] = ..., expires_s: _Optional[int] = ..., form_json: _Optional[str] = ...) -> None: ...
+
+class SignReply(_message.Message):
+    __slots__ = ("url", "fields_json")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_JSON_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    fields_json: str
+    def __init__(self, url: _Optional[str] = ..., fields_json: _Optional[str] = ...) -> None: ...
+
+class CreateBucketRequest(_message.Message):
+    __slots__ = ("uri",)
+    URI_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    def __init__(self, uri: _Optional[str] = ...) -> None: ...
+
+class CreateBucketReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class StatsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

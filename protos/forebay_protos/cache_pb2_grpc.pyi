@@ -140,6 +140,17 @@ class CacheStub:
     ]
     """What an operator decides on uploads that failed for good."""
 
+    Sign: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.SignRequest,
+        forebay_protos.cache_pb2.SignReply,
+    ]
+    """What only the holder of the origin's keys can do."""
+
+    CreateBucket: grpc.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.CreateBucketRequest,
+        forebay_protos.cache_pb2.CreateBucketReply,
+    ]
+
     Stats: grpc.UnaryUnaryMultiCallable[
         forebay_protos.cache_pb2.StatsRequest,
         forebay_protos.cache_pb2.StatsReply,
@@ -270,6 +281,17 @@ class CacheAsyncStub:
         forebay_protos.cache_pb2.SettleReply,
     ]
     """What an operator decides on uploads that failed for good."""
+
+    Sign: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.SignRequest,
+        forebay_protos.cache_pb2.SignReply,
+    ]
+    """What only the holder of the origin's keys can do."""
+
+    CreateBucket: grpc.aio.UnaryUnaryMultiCallable[
+        forebay_protos.cache_pb2.CreateBucketRequest,
+        forebay_protos.cache_pb2.CreateBucketReply,
+    ]
 
     Stats: grpc.aio.UnaryUnaryMultiCallable[
         forebay_protos.cache_pb2.StatsRequest,
@@ -439,6 +461,21 @@ class CacheServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[forebay_protos.cache_pb2.SettleReply, collections.abc.Awaitable[forebay_protos.cache_pb2.SettleReply]]:
         """What an operator decides on uploads that failed for good."""
+
+    @abc.abstractmethod
+    def Sign(
+        self,
+        request: forebay_protos.cache_pb2.SignRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.SignReply, collections.abc.Awaitable[forebay_protos.cache_pb2.SignReply]]:
+        """What only the holder of the origin's keys can do."""
+
+    @abc.abstractmethod
+    def CreateBucket(
+        self,
+        request: forebay_protos.cache_pb2.CreateBucketRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[forebay_protos.cache_pb2.CreateBucketReply, collections.abc.Awaitable[forebay_protos.cache_pb2.CreateBucketReply]]: ...
 
     @abc.abstractmethod
     def Stats(

@@ -1,6 +1,7 @@
 """URIs as daemon and client both write them.
 
-A canonical URI is ``scheme://rest`` or ``cluster:s3://rest``, scheme in lower case. A key is
+A canonical URI is ``scheme://rest`` or ``cluster:s3://rest``, scheme in lower case;
+``forebay://rest`` is written for ``s3://rest``. A key is
 opaque: ``//``, ``..``, ``%`` and ``+`` stay as they are, because in an object store they are names.
 """
 
@@ -39,6 +40,8 @@ def canonical(uri: str) -> str:
         )
     cluster, scheme, rest = match.group("cluster", "scheme", "rest")
     scheme = scheme.lower()
+    if scheme == "forebay":  # as fsspec knows us
+        scheme = "s3"
     if cluster is not None and scheme != "s3":
         raise ValueError(f"{uri!r}: only s3 URIs take a cluster name (cluster:s3://bucket/key)")
     if "\0" in rest:

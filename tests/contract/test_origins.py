@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import fsspec  # type: ignore[import-untyped]  # ships no stubs
+import fsspec
 import pytest
 
 from contract.origin_contract import ODD_KEYS, OriginContract, Place

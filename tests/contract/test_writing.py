@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import fsspec  # type: ignore[import-untyped]  # ships no stubs
+import fsspec
 import pytest
 
 from contract.origin_contract import Place, Runner

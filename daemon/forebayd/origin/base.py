@@ -8,7 +8,7 @@ InvalidPathError, VersionChangedError, OriginUnavailableError, UploadGoneError (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -43,6 +43,22 @@ class Page:
 
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]  # URIs that end with "/"; empty in recursive listings
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is to be signed of a form; see ``generate_presigned_post`` of botocore."""
+
+    fields: dict[str, str] | None
+    conditions: list[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What gives somebody without keys the right to one request."""
+
+    url: str
+    fields: dict[str, str]  # of a form
 
 
 class Writable(Protocol):
@@ -89,6 +105,16 @@ class Writable(Protocol):
 
         Raises ObjectNotFoundError.
         """
+
+    async def sign(self, uri: str, method: str, expires_s: int, form: Form | None) -> Signed:
+        """Return a URL with which anybody may do *method* to the object for a while; of a *form*,
+        the URL and fields with which anybody may write it.
+
+        Raises InvalidPathError where there is no such thing.
+        """
+
+    async def create_bucket(self, uri: str) -> None:
+        """Make the bucket of *uri*; one that is ours already is no error."""
 
 
 class Origin(Writable, Protocol):

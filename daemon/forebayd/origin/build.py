@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import fsspec  # type: ignore[import-untyped]  # ships no stubs
+import fsspec
 
 from forebay_protos import uris
 from forebayd.config import OriginConfig

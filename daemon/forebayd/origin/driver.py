@@ -21,7 +21,7 @@ from forebayd.errors import (
 from forebayd.origin.base import Writable
 
 if TYPE_CHECKING:
-    from forebayd.origin.base import Body, ObjectInfo, Page
+    from forebayd.origin.base import Body, Form, ObjectInfo, Page, Signed
 
 
 class TransientError(OriginUnavailableError):
@@ -41,6 +41,17 @@ _NOT_TAKEN = re.compile(
 def broken_off(detail: str, error: Exception) -> TransientError:
     """Return the error for a request that *error* has left without an answer."""
     return NotTakenError(detail) if _NOT_TAKEN.search(str(error)) else TransientError(detail)
+
+
+class WithoutKeys:
+    """What a driver of no object store has: no keys to sign with, and no buckets."""
+
+    async def sign(self, uri: str, method: str, expires_s: int, form: Form | None) -> Signed:
+        del method, expires_s, form
+        raise InvalidPathError(f"{uri}: only requests to S3 can be signed")
+
+    async def create_bucket(self, uri: str) -> None:
+        raise InvalidPathError(f"{uri}: only S3 has buckets")
 
 
 class Driver(Writable, Protocol):

@@ -23,7 +23,7 @@ from forebayd.errors import (
 )
 from forebayd.origin import file_writes
 from forebayd.origin.base import Body, ObjectInfo, Page
-from forebayd.origin.driver import TransientError
+from forebayd.origin.driver import TransientError, WithoutKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ _PAGE_ENTRIES = 5000
 _THREADS = 16
 
 
-class FileDriver:
+class FileDriver(WithoutKeys):
     """The files of this machine."""
 
     can_upload_parts = True

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import fsspec  # type: ignore[import-untyped]  # ships no stubs
+import fsspec
 
 from forebayd.errors import (
     AccessDeniedError,
@@ -27,7 +27,7 @@ from forebayd.errors import (
     VersionChangedError,
 )
 from forebayd.origin.base import ABSENT, Body, ObjectInfo, Page
-from forebayd.origin.driver import TransientError, failure_of_status
+from forebayd.origin.driver import TransientError, WithoutKeys, failure_of_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ _WRITE_BYTES = 1 << 20
 _TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified")
 
 
-class FsspecDriver:
+class FsspecDriver(WithoutKeys):
     """The objects of one fsspec filesystem, which is made when first asked."""
 
     can_upload_parts = False

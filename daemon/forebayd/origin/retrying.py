@@ -20,6 +20,7 @@ from forebayd.origin.writes import (
     ABORT,
     COMPLETE,
     COPY,
+    CREATE_BUCKET,
     PARTS,
     UPLOADS,
     Call,
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 5.0
-_REPEATABLE = (PARTS, ABORT, UPLOADS)
+_REPEATABLE = (PARTS, ABORT, UPLOADS, CREATE_BUCKET)
 _SLOWEST_BYTES_PER_S = 1 << 20  # a body has the deadline's time, and this much more
 _AT_THE_ORIGIN_S = 3600.0  # copying may be a matter of terabytes
 

@@ -87,6 +87,7 @@ def options() -> dict[str, str]:
 def install(client: Any) -> None:
     """Let *client* (aiobotocore's, which has no types) take a Sent as ``Body``."""
     auth.AUTH_TYPE_MAPS[_SIGNER] = _Signer
+    auth.AUTH_TYPE_MAPS[f"{_SIGNER}-query"] = auth.S3SigV4QueryAuth  # of URLs for others
     for operation in ("PutObject", "UploadPart"):
         client.meta.events.register(f"choose-signer.s3.{operation}", _choose_signer)
         client.meta.events.register_last(f"before-call.s3.{operation}", _before_call)

@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from forebayd.errors import (
+    InvalidPathError,
     ObjectNotFoundError,
     OriginUnavailableError,
     UploadGoneError,
     VersionChangedError,
 )
 from forebayd.origin import s3_errors, s3_names
-from forebayd.origin.base import ABSENT, ObjectInfo
+from forebayd.origin.base import ABSENT, ObjectInfo, Signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from forebayd.config import OriginConfig
-    from forebayd.origin.base import Body
+    from forebayd.origin.base import Body, Form
 
 _LARGEST_COPY_BYTES = 5 << 30  # S3 copies no more in one request
 _COPY_PART_BYTES = 64 << 20
 _MOST_PARTS = 10_000
 _COPIES_AT_ONCE = 4
+_SIGNED = ("get_object", "put_object", "head_object", "delete_object")
 _OF_AN_UPLOAD = (
     "upload_part",
     "list_parts",
@@ -195,6 +197,36 @@ class S3Writes(ABC):
 
         body = await s3_signing.sent(data, stall_s=self._config.request_timeout_s)
         return await self._ask(operation, uri, Body=body, ContentLength=len(body), **wanted)
+
+    async def sign(self, uri: str, method: str, expires_s: int, form: Form | None) -> Signed:
+        bucket, key = s3_names.split(uri)
+        client = await self._client()
+        if form is not None:
+            answer = await client.generate_presigned_post(
+                bucket, key, form.fields, form.conditions, expires_s
+            )
+            return Signed(answer["url"], answer["fields"])
+        if method not in _SIGNED:
+            raise InvalidPathError(f"{uri}: {method!r} is none of {', '.join(_SIGNED)}")
+        parameters = {"Bucket": bucket, "Key": key}
+        return Signed(await client.generate_presigned_url(method, parameters, expires_s), {})
+
+    async def create_bucket(self, uri: str) -> None:
+        bucket, _ = s3_names.split(f"{uri.rstrip('/')}/-")
+        client = await self._client()
+        region = client.meta.region_name
+        # Where AWS began it must not be named.
+        wanted = (
+            {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            if ".amazonaws." in client.meta.endpoint_url and region != "us-east-1"
+            else {}
+        )
+        try:
+            await client.create_bucket(Bucket=bucket, **wanted)
+        except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+            await client.head_bucket(Bucket=bucket)
+        except Exception as error:
+            raise s3_errors.translated(uri, error) from error
 
     async def _ask(self, operation: str, uri: str, **wanted: object) -> Any:
         """Return the answer, which has no types."""

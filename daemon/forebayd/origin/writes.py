@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from forebayd.origin.base import ObjectInfo, Writable
+    from forebayd.origin.base import Form, ObjectInfo, Signed, Writable
 
 T = TypeVar("T")
 
 PUT, PUT_PART, COMPLETE, DELETE, COPY = "put", "put_part", "complete", "delete", "copy"
+SIGN, CREATE_BUCKET = "sign", "create_bucket"
 BEGIN, PARTS, ABORT, UPLOADS = "begin", "parts", "abort", "uploads"
 
 
@@ -64,3 +65,9 @@ class WritesAround:
 
     async def copy(self, source: str, target: str) -> ObjectInfo:
         return await self._around(Call(COPY, target), lambda to: to.copy(source, target))
+
+    async def sign(self, uri: str, method: str, expires_s: int, form: Form | None) -> Signed:
+        return await self._around(Call(SIGN, uri), lambda to: to.sign(uri, method, expires_s, form))
+
+    async def create_bucket(self, uri: str) -> None:
+        await self._around(Call(CREATE_BUCKET, uri), lambda to: to.create_bucket(uri))
