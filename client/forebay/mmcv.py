@@ -93,6 +93,16 @@ class MemcachedBackend(PetrelBackend):
         return str(self.get(filepath), encoding)
 
 
+class _Files(PetrelBackend):
+    """Objects that are taken for files, whose ``get`` gives bytes."""
+
+    def get(self, filepath: StrPath) -> bytes:  # type: ignore[override]  # as upstream's differ
+        return self._client.get(self._object(filepath))
+
+    def remove(self, filepath: StrPath) -> None:
+        self._client.remove(self._object(filepath))
+
+
 def register(*, local_paths: bool = False) -> None:
     """Register the backends; *local_paths*: those of local files and of http, too.
 
@@ -107,8 +117,8 @@ def register(*, local_paths: bool = False) -> None:
     client.register_backend("memcached", MemcachedBackend, force=True)
     client.register_backend("lmdb", leased_lmdb(upstream.LmdbBackend), force=True)
     if local_paths:
-        disk = mapped(upstream.HardDiskBackend, PetrelBackend)
-        http = mapped(upstream.HTTPBackend, PetrelBackend)
+        disk = mapped(upstream.HardDiskBackend, _Files)
+        http = mapped(upstream.HTTPBackend, _Files)
         client.register_backend("disk", disk, force=True)
         client.register_backend("http", http, force=True, prefixes=["http", "https"])
         when_imported("mmcv.runner.checkpoint", _register_loaders)

@@ -16,14 +16,14 @@ from fsspec.tests.abstract import (
 )
 
 if TYPE_CHECKING:
-    from conftest import StartDaemon
     from support.ceph import Bucket
+    from support.daemon import DaemonProcess
 
 
 class ForebayFixtures(AbstractFixtures):
     @pytest.fixture
-    def fs(self, start_daemon: StartDaemon) -> Any:
-        return fsspec.filesystem("forebay", address=start_daemon().address)
+    def fs(self, plugged: DaemonProcess) -> Any:
+        return fsspec.filesystem("forebay", address=plugged.address)
 
     @pytest.fixture
     def fs_path(self, bucket: Bucket) -> str:

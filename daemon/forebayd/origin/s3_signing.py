@@ -75,19 +75,21 @@ async def sent(data: memoryview, *, stall_s: float) -> Sent:
     return Sent(data, digest.hexdigest(), stall_s=stall_s)
 
 
-def options() -> dict[str, str]:
+def options(*, is_anonymous: bool) -> dict[str, str]:
     """Return settings of the client.
 
     Ceph before 19 understands neither the checksums that newer botocores add nor their framing.
     """
     names = ("request_checksum_calculation", "response_checksum_validation")
-    return {name: "when_required" for name in names if name in Config.OPTION_DEFAULTS}
+    chosen = {name: "when_required" for name in names if name in Config.OPTION_DEFAULTS}
+    if not is_anonymous:
+        chosen["signature_version"] = "s3v4"  # for presigned URLs botocore takes an older one
+    return chosen
 
 
 def install(client: Any) -> None:
     """Let *client* (aiobotocore's, which has no types) take a Sent as ``Body``."""
     auth.AUTH_TYPE_MAPS[_SIGNER] = _Signer
-    auth.AUTH_TYPE_MAPS[f"{_SIGNER}-query"] = auth.S3SigV4QueryAuth  # of URLs for others
     for operation in ("PutObject", "UploadPart"):
         client.meta.events.register(f"choose-signer.s3.{operation}", _choose_signer)
         client.meta.events.register_last(f"before-call.s3.{operation}", _before_call)

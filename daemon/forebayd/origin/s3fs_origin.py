@@ -143,7 +143,7 @@ class S3fsDriver(S3Writes):
                 "max_pool_connections": 2 * config.max_requests,  # reads and writes
                 "retries": {"max_attempts": 0},  # attempts are the wrapper's affair
                 "s3": {"addressing_style": config.addressing},
-                **s3_signing.options(),
+                **s3_signing.options(is_anonymous=config.credentials.anonymous),
             },
         )
         try:
