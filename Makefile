@@ -26,7 +26,7 @@ demo: $(VENV)/.installed ## Forebay at work: origin, daemon, two epochs of a loa
 	@deploy/ceph/install.sh || true
 	@PYTHONPATH=tests $(BIN)/python -m deploy.demo
 
-test: $(VENV)/.installed ceph ## all tests but those of `make stress`, and the quick ones on each Python found
+test: $(VENV)/.plugs ceph ## all tests but those of `make stress`, and the quick ones on each Python found
 	$(PYTEST) -m "not stress and not gpu" $(PARALLEL)
 	@$(MAKE) --no-print-directory test-interpreters
 
@@ -40,7 +40,7 @@ test-interpreters: $(VENV)/.installed ## the quick tests on every other Python f
 	    --summary .pytest_results/python$$version.json $(QUICK_TESTS) || exit 1; \
 	done
 
-stress: $(VENV)/.installed ceph ## the full counts; results are kept in benchmarks/results
+stress: $(VENV)/.plugs ceph ## the full counts; results are kept in benchmarks/results
 	$(PYTEST) -m "stress and not gpu" -o faulthandler_timeout=1800 --summary=benchmarks/results/stress.json
 
 check: lint types imports test ## everything that a change must pass
@@ -55,7 +55,7 @@ types: $(VENV)/.installed
 imports: $(VENV)/.installed
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.torch ceph ## every number that the documentation claims
+bench: $(VENV)/.plugs ceph ## every number that the documentation claims
 	@for script in $(BENCHMARKS); do echo "$$script:"; $(BIN)/python $$script || exit 1; done
 
 protos: .venv-protos/.installed ## the stubs, from cache.proto
@@ -80,9 +80,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@deploy/dev/venv.sh "$(PYTHON)" $(VENV) -e '.[daemon,dev]' -c constraints.txt
 	@touch $@
 
-# Only the benchmarks of checkpoints need it.
-$(VENV)/.torch: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
+$(VENV)/.plugs: $(VENV)/.installed deploy/dev/plugs.sh
+	@deploy/dev/plugs.sh $(BIN)/python
 	@touch $@
 
 .venv-3.%/.installed: pyproject.toml constraints.txt

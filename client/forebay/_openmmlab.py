@@ -186,8 +186,10 @@ class Objects:
         """
         told: set[str] = set()
         plain = uris.without_cluster(root)  # as it is known where no origin is of that cluster
-        for entry in self._client.list(root, recursive=recursive):
-            uri = entry if isinstance(entry, str) else entry.uri
+        entries = self._client.list(root, recursive=recursive)
+        uris_below = (entry if isinstance(entry, str) else entry.uri for entry in entries)
+        # Folders come after the objects of their page; recursively, there are none.
+        for uri in uris_below if recursive else sorted(uris_below):
             name = uri.removeprefix(root).removeprefix(plain)
             at = name.find("/")
             while at >= 0:

@@ -13,12 +13,16 @@ import errno
 import io
 import os
 import secrets
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.compression import compr
+from fsspec.core import OpenFile, get_compression
 from fsspec.spec import AbstractFileSystem
 
 from forebay._client import Client
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 8 << 20
 _AT_ONCE = 16
 _S3 = "s3://"
+_TEXT_OPTIONS = ("encoding", "errors", "newline")
+_FRAMES = 4  # from a file's close() up to the OpenFile's __exit__: two, and some for wrappers
 
 
 class ForebayFileSystem(AbstractFileSystem):
@@ -78,11 +84,15 @@ class ForebayFileSystem(AbstractFileSystem):
         self, path: str | list[str], recursive: bool = False, on_error: str = "raise", **kwargs: Any
     ) -> bytes | dict[str, Any]:
         paths = self.expand_path(path, recursive=recursive)
+        if recursive:  # which brings the prefixes, too
+            paths = [found for found in paths if self.isfile(found)]
         is_one = (
             len(paths) == 1 and isinstance(path, str) and paths[0] == self._strip_protocol(path)
         )
-        if is_one or on_error != "raise":
-            result: bytes | dict[str, Any] = super().cat(path, recursive, on_error, **kwargs)
+        if is_one or on_error != "raise" or kwargs:
+            result: bytes | dict[str, Any] = super().cat(
+                paths[0] if is_one else paths, False, on_error, **kwargs
+            )
             return result
         return dict(zip(paths, self.client.get_many(map(self._uri, paths)), strict=True))
 
@@ -136,7 +146,7 @@ class ForebayFileSystem(AbstractFileSystem):
             target.mkdir(parents=True, exist_ok=True)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f"{target.name}.forebay-{secrets.token_hex(8)}")
+        scratch = target.with_name(f".forebay-{secrets.token_hex(8)}")
         try:
             with scratch.open("xb") as file:
                 self._copy_to(rpath, file, callback)
@@ -155,8 +165,8 @@ class ForebayFileSystem(AbstractFileSystem):
     # --- writing -----------------------------------------------------------------------------
 
     def pipe_file(self, path: str, value: Buffer, mode: str = "overwrite", **_: Any) -> None:
-        if mode == "create":
-            with self.client.open(self._uri(path), "xb") as file:
+        if mode == "create" or self._intrans:
+            with self.open(path, "xb" if mode == "create" else "wb") as file:
                 file.write(value)
         else:
             self.client.put(self._uri(path), value)
@@ -174,8 +184,9 @@ class ForebayFileSystem(AbstractFileSystem):
             return
         size = Path(lpath).stat().st_size
         callback.set_size(size)
-        if mode == "create":
-            with Path(lpath).open("rb") as source, self.client.open(self._uri(rpath), "xb") as sink:
+        if mode == "create" or self._intrans:
+            letter = "x" if mode == "create" else "w"
+            with Path(lpath).open("rb") as source, self.open(rpath, f"{letter}b") as sink:
                 while chunk := source.read(_CHUNK_BYTES):
                     sink.write(chunk)
         else:
@@ -213,8 +224,14 @@ class ForebayFileSystem(AbstractFileSystem):
     def rm(
         self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None
     ) -> None:
+        if recursive and maxdepth is None:
+            for found in self.expand_path(path):
+                if not self.exists(found):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), found)
+                self.client.remove_tree(self._uri(found))
+            return
         for found in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
-            if self.isfile(found):
+            if self.isfile(found) or not self.isdir(found):
                 self.rm_file(found)
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
@@ -244,6 +261,31 @@ class ForebayFileSystem(AbstractFileSystem):
         return self.client.presign(self._uri(path), expires_s=expiration)
 
     # --- files -------------------------------------------------------------------------------
+
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: Any = None,
+        cache_options: Any = None,
+        compression: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As fsspec; nothing is written if the ``with`` of a file is left by an exception."""
+        if "r" in mode:
+            return super().open(path, mode, block_size, cache_options, compression, **kwargs)
+        text = {word: kwargs.pop(word) for word in _TEXT_OPTIONS if word in kwargs}
+        is_text = "b" not in mode
+        letter = mode.replace("t", "").replace("b", "")
+        method = get_compression(path, compression)
+        file: Any = super().open(path, f"{letter}b", block_size, cache_options, **kwargs)
+        try:
+            if method is not None:
+                file = _Compressed(file, compr[method](file, mode=letter))
+            return _WrittenText(file, **text) if is_text else file
+        except BaseException:
+            file.discard()
+            raise
 
     def _open(
         self, path: str, mode: str = "rb", block_size: Any = None, autocommit: bool = True, **_: Any
@@ -288,9 +330,12 @@ class ForebayFileSystem(AbstractFileSystem):
         found = {entry["name"]: entry for entry in sorted(entries, key=lambda e: str(e["name"]))}
         return found if detail else list(found)
 
-    def _below(self, stripped: str) -> Iterator[Stat | str]:
+    def _below(self, stripped: str) -> Iterator[Stat]:
         with contextlib.suppress(ObjectNotFoundError):
-            yield from self.client.list(_S3 + stripped, recursive=True)
+            for entry in self.client.list(_S3 + stripped, recursive=True):
+                # Markers of folders cannot be named here: their slash is taken off.
+                if isinstance(entry, Stat) and not entry.uri.endswith("/"):
+                    yield entry
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         stripped = self._strip_protocol(path)
@@ -372,6 +417,9 @@ class _Written(io.BufferedIOBase):
     def close(self) -> None:
         if self.closed:
             return
+        if _is_left_by_exception():
+            self.discard()
+            return
         try:
             if not self._is_deferred:
                 self._writer.close()
@@ -395,6 +443,85 @@ class _Written(io.BufferedIOBase):
 
     def __del__(self) -> None:
         """Leave it to the writer's own finalizer, which publishes nothing."""
+
+
+class _Compressed(io.BufferedIOBase):
+    """A file open for writing that compresses; the compressors leave the file below them open."""
+
+    def __init__(self, file: _Written, compressor: Any) -> None:
+        super().__init__()
+        self._file = file
+        self._compressor = compressor
+
+    def writable(self) -> bool:
+        return not self.closed
+
+    def write(self, data: Buffer, /) -> int:
+        return int(self._compressor.write(data))
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            self._compressor.close()
+            self._file.close()
+        except BaseException:
+            self._file.discard()
+            raise
+        finally:
+            super().close()
+
+    def discard(self) -> None:
+        """Publish nothing."""
+        self._file.discard()
+        with contextlib.suppress(ValueError):  # it has an end to write
+            self._compressor.close()
+        super().close()
+
+    def __exit__(self, error_class: object, *_: object) -> None:
+        if error_class is None:
+            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        """Leave it to the writer's own finalizer, which publishes nothing."""
+
+
+class _WrittenText(io.TextIOWrapper):
+    """A file of text in front of one that can be discarded."""
+
+    def __init__(self, file: _Written | _Compressed, **options: Any) -> None:
+        super().__init__(cast("IO[bytes]", file), **options)
+        self._file = file
+
+    def discard(self) -> None:
+        """Publish nothing."""
+        self._file.discard()
+
+    def __exit__(self, error_class: object, *_: object) -> None:
+        if error_class is None:
+            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        """Leave it to the writer's own finalizer, which publishes nothing."""
+
+
+def _is_left_by_exception() -> bool:
+    """Tell whether an exception has left the ``with fsspec.open(...)`` that closes a file now.
+
+    OpenFile closes its files then as ever, and only its own frame knows of the exception.
+    """
+    frame = sys._getframe(1).f_back
+    for _ in range(_FRAMES):
+        if frame is None:
+            return False
+        if frame.f_code is OpenFile.__exit__.__code__:
+            return any(frame.f_locals.get("args", ()))
+        frame = frame.f_back
+    return False
 
 
 class ForebayS3FileSystem(ForebayFileSystem):
@@ -423,8 +550,12 @@ class ForebayS3FileSystem(ForebayFileSystem):
 
     def _check_endpoint(self, wanted: str) -> None:
         origins = self.client._node.attachment(self.client._timeout_s).origins
-        identities = [row.identity for row in origins if row.prefix.startswith("s3:")]
-        if not any(wanted.rstrip("/") in identity for identity in identities):
+        parts = urlsplit(wanted)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        # As the daemon writes it.
+        normal = f"{parts.scheme}://{parts.hostname}:{port}{parts.path.rstrip('/')}"
+        identities = [row.identity.split() for row in origins if row.prefix.startswith("s3:")]
+        if not any(normal in identity for identity in identities):
             raise ValueError(
                 f"endpoint_url {wanted!r} is not the daemon's: leave it out, or give the daemon an "
                 "[[origin]] with it"

@@ -188,8 +188,8 @@ class Client:
         """Yield the names below a prefix; those of prefixes end with a slash."""
         path = self._client._uri(self._uri(uri)).rstrip("/") + "/"
         plain = uris.without_cluster(path)
-        for entry in self._client.list(path):
-            name = entry if isinstance(entry, str) else entry.uri
+        entries = self._client.list(path)
+        for name in sorted(entry if isinstance(entry, str) else entry.uri for entry in entries):
             yield name.removeprefix(path).removeprefix(plain)
 
     def get_file_iterator(self, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:

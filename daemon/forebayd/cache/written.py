@@ -224,33 +224,36 @@ class Written:
                 yield page
             return
         removed = sorted(barrier.trailer.uri for barrier in hiding)
+        new = sorted(
+            (uri for uri in ours if recursive or "/" not in uri[len(folder) :]), reverse=True
+        )
         known: set[str] = set()
         try:
             async for page in self._listings.pages(target, recursive=recursive):
-                objects = tuple(
-                    ours.pop(info.uri, info)
+                shown = {
+                    info.uri: ours.get(info.uri, info)
                     for info in page.objects
                     if info.uri in ours or not self._is_hidden(prefix, info.uri, hiding)
-                )
-                prefixes = tuple(
-                    [
-                        name
-                        for name in page.prefixes
-                        if any(uri.startswith(name) for uri in ours)
-                        or not (
-                            any(_hides_all(barrier, name) for barrier in hiding)
-                            or (_any_below(removed, name) and not await self._shows_below(name))
-                        )
-                    ]
-                )
+                }
+                while new and page.objects and new[-1] <= page.objects[-1].uri:
+                    uri = new.pop()
+                    shown[uri] = ours[uri]
+                objects = tuple(shown[uri] for uri in sorted(shown))
+                prefixes = [
+                    name
+                    for name in page.prefixes
+                    if any(uri.startswith(name) for uri in ours)
+                    or not (
+                        any(_hides_all(barrier, name) for barrier in hiding)
+                        or (_any_below(removed, name) and not await self._shows_below(name))
+                    )
+                ]
                 known.update(prefixes)
-                yield Page(objects, prefixes)
+                yield Page(objects, tuple(prefixes))
         except ObjectNotFoundError:
             if not ours:
                 raise
-        rest = [
-            info for uri, info in sorted(ours.items()) if recursive or "/" not in uri[len(folder) :]
-        ]
+        rest = [ours[uri] for uri in reversed(new)]
         folders = {
             folder + uri[len(folder) :].partition("/")[0] + "/"
             for uri in ours
