@@ -124,8 +124,23 @@ def register(*, local_paths: bool = False) -> None:
         when_imported("mmcv.runner.checkpoint", _register_loaders)
 
 
+def _link_no_objects() -> None:
+    """Make no ``latest.pth`` beside checkpoints that a mapping makes objects, as upstream does."""
+    import mmcv
+
+    link = mmcv.symlink
+
+    def symlink(src: StrPath, dst: StrPath, *args: Any, **kwargs: Any) -> None:
+        if not PetrelBackend()._client.is_mapped(dst):
+            link(src, dst, *args, **kwargs)
+
+    mmcv.symlink = symlink
+
+
 def _register_loaders() -> None:
     from mmcv.runner import checkpoint
+
+    _link_no_objects()
 
     def mapping(load: Callable[..., Any]) -> Callable[..., Any]:
         def load_from_mapped(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
