@@ -24,10 +24,6 @@ class _NoProgramError(click.ClickException):
 @click.command(
     "exec",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    epilog="""\b
-Examples:
-  forebay exec -- python tools/train.py config.py
-  forebay exec --path-mapping data/coco/=s3://bucket/coco/ -- torchrun train.py config.py""",
 )
 @click.option(
     "--path-mapping",
@@ -48,6 +44,11 @@ def exec_(
     No import and no change of a configuration is needed: the backends petrel, aws and their like,
     and local paths that a mapping covers, are Forebay's in every Python below. What it writes is
     uploaded behind it: end a job with `forebay flush`.
+
+    \b
+    Example:
+      forebay exec -- python tools/train.py config.py
+      forebay exec --path-mapping data/coco/=s3://bucket/coco/ -- torchrun train.py config.py
     """
     environment = dict(os.environ)
     try:
