@@ -14,7 +14,6 @@ import io
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ import common
 from support.below import STAND_INS
 
 sys.path.append(str(STAND_INS))  # before anything imports mmcv
-warnings.simplefilter("ignore")
 
 import fsspec
 import mmcv
