@@ -145,6 +145,7 @@ class IterableObjectDataset(IterableDataset[Any]):
         self._drop_uneven = drop_uneven
         self._read_ahead = read_ahead
         self._client = client or Client()
+        self._rank_and_ranks: tuple[int, int] | None = None  # of who pickled it
         # Shared, for persistent workers, which have a copy of everything else.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -164,9 +165,13 @@ class IterableObjectDataset(IterableDataset[Any]):
         """Shuffle the next epoch differently; call it before each, in every rank."""
         self._epoch[0] = epoch
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is spawned has no process group, and without torchrun no variables of one.
+        return {**self.__dict__, "_rank_and_ranks": _group() or self._rank_and_ranks}
+
     def _share(self) -> list[str]:
         """Return the paths of this worker of this rank."""
-        rank, ranks = _rank_and_ranks()
+        rank, ranks = _group() or self._rank_and_ranks or _torchrun()
         order: Sequence[int] = range(len(self.paths))
         if self._shuffle:
             generator = torch.Generator().manual_seed(self._seed + int(self._epoch[0]))
@@ -190,10 +195,13 @@ class IterableObjectDataset(IterableDataset[Any]):
                     yield self._transform(Sample(path, content))
 
 
-def _rank_and_ranks() -> tuple[int, int]:
+def _group() -> tuple[int, int] | None:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
-    # In a worker that was spawned, torchrun's variables are what is left of the process group.
+    return None
+
+
+def _torchrun() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -291,6 +299,9 @@ class StorageWriter(filesystem.FileSystemWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         results = super().write_data(plan, planner)
+        written, planned = len(results.value()), len(plan.items)
+        if written != planned:  # torch does not look at how its threads end
+            raise RuntimeError(f"{written} of {planned} items were written: a thread has failed")
         if self._wait_for_upload:
             self.fs.client.flush(self.path)
         return results
