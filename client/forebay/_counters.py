@@ -8,12 +8,36 @@ import os
 import random
 import struct
 import threading
+import time
+from bisect import bisect_left
 
-from forebay_protos.counters import GROW_ROWS, ROW_FIELDS, ROW_SIZE
+from forebay_protos.counters import (
+    GROW_ROWS,
+    HIT_BOUNDS_NS,
+    ROW_FIELDS,
+    ROW_SIZE,
+    TIMED_ONE_IN,
+)
 
-HITS, HIT_BYTES, TABLE_MISSES, RETRIES = range(len(ROW_FIELDS))
+HITS, HIT_BYTES, TABLE_MISSES, RETRIES, TIMED_NS, FIRST_BUCKET = range(6)
 
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid (0 for these locks)
+
+
+def count_hit(row: memoryview, size_bytes: int, began_ns: int) -> None:
+    """Count a hit that began at *began_ns* of the wall clock."""
+    hits = row[HITS] + 1
+    row[HITS] = hits
+    row[HIT_BYTES] += size_bytes
+    if not hits % TIMED_ONE_IN:
+        time_hit(row, began_ns)
+
+
+def time_hit(row: memoryview, began_ns: int) -> None:
+    """Count how long a hit took that ends now."""
+    took_ns = max(0, time.time_ns() - began_ns)
+    row[TIMED_NS] += took_ns
+    row[FIRST_BUCKET + bisect_left(HIT_BOUNDS_NS, took_ns)] += 1
 
 
 class Counters:

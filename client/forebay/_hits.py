@@ -19,11 +19,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
-from forebay._counters import HIT_BYTES, HITS, RETRIES, TABLE_MISSES
+from forebay._counters import HIT_BYTES, HITS, RETRIES, TABLE_MISSES, count_hit, time_hit
 from forebay._folder import LEASE_NS
 from forebay._pages import is_resident, lend, preread, read_file
 from forebay._paths import Paths, StrPath, Tier, as_text, check_mapping
 from forebay_protos import layout, uris
+from forebay_protos.counters import TIMED_ONE_IN
 from forebay_protos.table import (
     ALIGNMENT,
     BUCKET_SIZE,
@@ -239,8 +240,11 @@ class Hits:
                     if table[at:stop] == record:
                         recency[slot] = now
                         row = view.counters.row
-                        row[HITS] += 1
+                        hits = row[HITS] + 1
+                        row[HITS] = hits
                         row[HIT_BYTES] += len(data)
+                        if not hits % TIMED_ONE_IN:
+                            time_hit(row, now)
                         return data
         elif view is not None and start is None and end is None and path not in view.old:
             return self._get_first(view, path)
@@ -265,9 +269,7 @@ class Hits:
                         data = b""
                     if len(data) == size and view.table[at : at + RECORD_SIZE] == known[_AT_SIZE:]:
                         view.recency[(at - HEADER_SIZE) // RECORD_SIZE] = now
-                        row = view.counters.row
-                        row[HITS] += 1
-                        row[HIT_BYTES] += size
+                        count_hit(view.counters.row, size, now)
                         view.remember(path, known)
                         return data
         return self.look(path, None, None)
@@ -290,6 +292,7 @@ class Hits:
 
         *is_filled*: the daemon has just said that they are there and fresh, and has counted them.
         """
+        began_ns = time.time_ns()
         for _ in range(ROUNDS):
             view, known, is_first_touch = self._find(path, is_filled)
             if view is None or known is None:
@@ -314,9 +317,7 @@ class Hits:
             if len(data) == high - low and view.is_unchanged(known):
                 view.recency[(at - HEADER_SIZE) // RECORD_SIZE] = time.time_ns()
                 if not is_filled:
-                    row = view.counters.row
-                    row[HITS] += 1
-                    row[HIT_BYTES] += len(data)
+                    count_hit(view.counters.row, len(data), began_ns)
                 return data
             view.young.pop(path, None)
             view.counters.row[RETRIES] += 1
@@ -429,7 +430,7 @@ class Hits:
                     if view.is_unchanged(known):
                         view.recency[slot] = now
                         row = view.counters.row
-                        row[HITS] += 1
+                        row[HITS] += 1  # not timed: most of it is the function
                         row[HIT_BYTES] += size
                         return (result,)
         return self._apply(path, function)
@@ -460,7 +461,7 @@ class Hits:
                 if view.is_unchanged(known):
                     view.recency[(at - HEADER_SIZE) // RECORD_SIZE] = time.time_ns()
                     row = view.counters.row
-                    row[HITS] += 1
+                    row[HITS] += 1  # not timed: most of it is the function
                     row[HIT_BYTES] += size
                     return (result,)
             view.counters.row[RETRIES] += 1

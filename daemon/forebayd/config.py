@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEFAULT_METRICS_LISTEN = "127.0.0.1:9423"
 _DEFAULT_PREFIXES = ("s3://", "file://", "http://", "https://")
 _SHARE_OF_FREE_SPACE = 0.8
 
@@ -104,6 +105,7 @@ class DaemonConfig:
     upload_max_age_s: float = 600.0  # older ones are reported
     request_lingers_s: float = 60.0  # an origin may still do so late what it has not answered
     shutdown_grace_s: float = 10.0  # for uploads, when the daemon is told to stop
+    metrics_listen: str = DEFAULT_METRICS_LISTEN  # host:port of /metrics, or "off"
 
 
 _ORIGIN_WORDS = settings.parsers(OriginConfig)
@@ -273,6 +275,7 @@ def _check(config: DaemonConfig) -> None:
                 f"listen {address!r}: TCP beyond this machine needs TLS and a token, which are not "
                 "there yet: listen on 127.0.0.1 or on a unix socket"
             )
+    _check_metrics(config.metrics_listen)
     if config.block_bytes & (config.block_bytes - 1) or config.block_bytes < 4096:
         raise ConfigError(f"block_bytes {config.block_bytes} is no power of two from 4096 on")
     if config.packing_limit_bytes > config.block_bytes:
@@ -294,6 +297,12 @@ def _check(config: DaemonConfig) -> None:
             f"packing_limit_bytes {config.packing_limit_bytes} is more than segment_bytes "
             f"{config.segment_bytes}: a packed object lies in one segment"
         )
+
+
+def _check_metrics(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if address != "off" and not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f'metrics_listen {address!r}: give host:port, or "off"')
 
 
 def _share_of_free_space(cache_dir: Path) -> int:

@@ -20,7 +20,9 @@ from grpc_reflection.v1alpha import reflection
 from forebay_protos import cache_pb2, cache_pb2_grpc
 from forebayd.cache.cache import Cache
 from forebayd.commit_socket import CommitSocket
+from forebayd.config import DEFAULT_METRICS_LISTEN
 from forebayd.errors import ConfigError
+from forebayd.metrics import MetricsServer
 from forebayd.service import CacheService
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ async def _serve(config: DaemonConfig) -> None:
     # A fill makes some hundred short-lived objects; what is imported need not be walked for them.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
+    metrics = MetricsServer(cache)
     try:
         await cache.start()
         server = grpc.aio.server(options=_OPTIONS)
@@ -69,22 +72,37 @@ async def _serve(config: DaemonConfig) -> None:
         for address in config.listen:
             _listen(server, address)
         await commits.start()
+        await _start_metrics(metrics, config.metrics_listen)
         await server.start()
         for address in config.listen:
             if address.startswith("unix:"):
                 os.chmod(address.removeprefix("unix:"), 0o660)  # noqa: PTH101  # no path is walked
         for name in ("", service_name):
             await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+        metrics.is_ready = True
         log.info(
             "serving", extra={"listen": list(config.listen), "cache_dir": str(config.cache_dir)}
         )
         await stopping.wait()
         log.info("stopping")
+        metrics.is_ready = False
         await health_service.enter_graceful_shutdown()
         await commits.stop()
         await server.stop(_GRACE_S)
     finally:
         await cache.stop()
+        await metrics.stop()
+
+
+async def _start_metrics(metrics: MetricsServer, address: str) -> None:
+    if address == "off":
+        return
+    try:
+        await metrics.start(address)
+    except ConfigError as error:
+        if address != DEFAULT_METRICS_LISTEN:
+            raise
+        log.warning("no metrics: another daemon may serve there", extra={"reason": str(error)})
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

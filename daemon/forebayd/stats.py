@@ -11,7 +11,8 @@ import os
 import struct
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,10 +37,17 @@ class Histogram:
     def __init__(self) -> None:
         self._counts = [0] * (len(_BOUNDS_S) + 1)
         self.count = 0
+        self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:
         self._counts[bisect_left(_BOUNDS_S, seconds)] += 1
         self.count += 1
+        self.sum_s += seconds
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """Return (upper bound in seconds, how many were not longer), for every third bound."""
+        below = list(accumulate(self._counts))
+        return [(_BOUNDS_S[i], below[i]) for i in range(2, len(_BOUNDS_S), 3)]
 
     def percentile(self, share: float) -> float | None:
         """Return the upper bound in seconds of the bucket that holds this share, None if empty."""
@@ -51,6 +59,19 @@ class Histogram:
             if remaining <= 0:
                 return bound
         return _BOUNDS_S[-1] * _GROWTH
+
+
+class OriginStatistics:
+    """What was asked of one origin."""
+
+    def __init__(self) -> None:
+        self.reads = Histogram()
+        self.writes = Histogram()
+        self.uploads = Histogram()  # of whole objects, from their commit
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.retries = 0
+        self.errors: Counter[str] = Counter()
 
 
 class ClientCounters:
@@ -105,6 +126,7 @@ class Statistics:
         self.errors: Counter[str] = Counter()
         self.evictions: dict[str, list[int]] = {}
         self.origin_latency = Histogram()
+        self.origins: defaultdict[str, OriginStatistics] = defaultdict(OriginStatistics)
         self.fill_latency = Histogram()
         self.started_at = time.time()
         self._ticks: deque[Counter[str]] = deque(maxlen=_MINUTE_TICKS + 1)
@@ -132,18 +154,33 @@ class Statistics:
         error_kind: str | None,
     ) -> None:
         """One attempt of a request at an origin ended."""
+        origin = self.origins[origin_prefix]
         if operation in _READS:
             self._counts["origin_requests"] += 1
             self._counts["origin_bytes"] += size_bytes
             self.origin_latency.observe(seconds)
+            origin.reads.observe(seconds)
+            origin.received_bytes += size_bytes
         else:
             self._counts["upload_requests"] += 1
             self._counts["uploaded_bytes"] += size_bytes
+            origin.writes.observe(seconds)
+            origin.sent_bytes += size_bytes
         if error_kind is not None:
             self.errors[error_kind] += 1
+            origin.errors[error_kind] += 1
 
     def request_retried(self, origin_prefix: str, operation: str) -> None:
         self._counts["origin_retries"] += 1
+        self.origins[origin_prefix].retries += 1
+
+    def uploaded(self, origin_prefix: str, seconds: float) -> None:
+        """An object is in its origin, so long after it was committed."""
+        self.origins[origin_prefix].uploads.observe(seconds)
+
+    def clients(self) -> dict[str, int]:
+        """Return what clients counted by themselves, over the life of the folder."""
+        return self._clients.totals()
 
     def tick(self) -> None:
         """Note where the counters stand; called every ``tick_s`` seconds."""

@@ -12,7 +12,21 @@ from __future__ import annotations
 
 FORMAT_VERSION = 1
 ROW_SIZE = 128
-ROW_FIELDS = ("hits", "hit_bytes", "table_misses", "retries")
+TIMED_ONE_IN = 64
+"""Of so many hits a process makes, one is timed."""
+
+HIT_BOUNDS_NS = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 2_000_000, 10_000_000)
+"""Upper bounds of the buckets of timed hits; one more bucket takes the rest."""
+
+ROW_FIELDS = (
+    "hits",
+    "hit_bytes",
+    "table_misses",
+    "retries",
+    "timed_ns",  # the sum of the timed hits
+    *(f"timed_until_{bound}_ns" for bound in HIT_BOUNDS_NS),  # in this bucket, not cumulative
+    "timed_longer",
+)
 """Columns in order; the rest of the row is zero and for later fields."""
 
 GROW_ROWS = 512

@@ -43,7 +43,7 @@ def scene(
             moto_config,
             driver=request.param,
             endpoint_url=proxy.url,
-            request_timeout_s=0.5,
+            request_timeout_s=1.5,
             max_attempts=4,
         )
         place = bucket_place(moto_client, moto_bucket, config)

@@ -93,7 +93,24 @@ def test_a_table_of_another_version_is_refused() -> None:
 def test_counters_have_these_columns() -> None:
     assert counters.FORMAT_VERSION == 1
     assert counters.ROW_SIZE == 128
-    assert counters.ROW_FIELDS == ("hits", "hit_bytes", "table_misses", "retries")
+    assert counters.ROW_FIELDS == (
+        "hits",
+        "hit_bytes",
+        "table_misses",
+        "retries",
+        "timed_ns",
+        "timed_until_2000_ns",
+        "timed_until_5000_ns",
+        "timed_until_10000_ns",
+        "timed_until_20000_ns",
+        "timed_until_50000_ns",
+        "timed_until_100000_ns",
+        "timed_until_500000_ns",
+        "timed_until_2000000_ns",
+        "timed_until_10000000_ns",
+        "timed_longer",
+    )
+    assert counters.TIMED_ONE_IN == 64
 
 
 def test_attach_json_has_these_keys() -> None:

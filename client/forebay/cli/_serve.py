@@ -56,6 +56,7 @@ def _log_to_stderr(level: str) -> None:
 @click.option("--freshness", type=click.Choice(["immutable", "max_age", "always"]))
 @click.option("--max-age-s", help="After so long an object in use is looked up again.")
 @click.option("--max-stale-s", help="How long after that it may be served meanwhile.")
+@click.option("--metrics-listen", help="host:port of /metrics, /healthz, /readyz; or off.")
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),

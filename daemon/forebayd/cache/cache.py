@@ -25,7 +25,7 @@ from forebayd.spool.spool import Spool
 from forebayd.spool.staging import Staging
 from forebayd.spool.uploader import Uploader
 from forebayd.stats import ClientCounters, Statistics
-from forebayd.store import check
+from forebayd.store import check, disk
 from forebayd.store.folder import CacheFolder
 from forebayd.store.store import Store
 
@@ -125,6 +125,7 @@ class Cache:
             self.origins,
             self.written,
             CatalogueMemory(self.store.catalogue),
+            self.statistics.uploaded,
             uploads_at_once=config.uploads_at_once,
             lingers_s=config.request_lingers_s,
             max_age_s=config.upload_max_age_s,
@@ -397,6 +398,8 @@ class Cache:
             "reserved_bytes": space.reserved_bytes,
             "overhead_bytes": space.overhead_bytes,
             "max_bytes": space.max_bytes,
+            "disk_free_bytes": disk.free_bytes(self.folder.path),
+            "min_free_bytes": self.config.min_free_bytes,
             "objects": self.store.object_count,
             "pinned_prefixes": sorted(self._pins),
             "spool": {

@@ -36,7 +36,16 @@ class Progress:
 class Report:
     """Counts, ages and progress. One event loop."""
 
-    def __init__(self, order: Order, staging: Staging, *, max_age_s: float) -> None:
+    def __init__(
+        self,
+        order: Order,
+        staging: Staging,
+        uploaded: Callable[[str, float], object],
+        *,
+        max_age_s: float,
+    ) -> None:
+        """*uploaded* is told the origin's prefix and how many seconds a write took to get there."""
+        self._uploaded = uploaded
         self._order = order
         self._staging = staging
         self._max_age_s = max_age_s
@@ -48,6 +57,7 @@ class Report:
         """Count a write that the origin has."""
         self._uploads_done += 1
         self._uploaded_bytes += upload.trailer.size_bytes
+        self._uploaded(upload.origin, max(0.0, time.time() - upload.committed_at))
 
     async def flush(self, matches: Callable[[str], bool]) -> AsyncIterator[Progress]:
         """Yield the progress of all writes so far that match, until they are done or have failed
@@ -99,6 +109,7 @@ class Report:
             "backlog_uploads": len(uploads),
             "backlog_bytes": sum(u.trailer.size_bytes - u.uploaded_bytes for u in uploads),
             "oldest_age_s": self.oldest_age_s(),
+            "max_age_s": self._max_age_s,
             "uploads_done": self._uploads_done,
             "uploaded_bytes": self._uploaded_bytes,
             "uploads_failed": sum(upload.state == FAILED for upload in uploads),

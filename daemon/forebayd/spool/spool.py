@@ -62,6 +62,7 @@ class Spool:
         origins: Origins,
         shown: Shown,
         memory: Memory,
+        uploaded: Callable[[str, float], object],
         *,
         uploads_at_once: int,
         lingers_s: float,
@@ -74,7 +75,7 @@ class Spool:
         self._origins = origins
         self._shown = shown
         self.departures = Departures(journal, staging, shown, memory)
-        self.report = Report(order, staging, max_age_s=max_age_s)
+        self.report = Report(order, staging, uploaded, max_age_s=max_age_s)
         self._under_way: dict[str, asyncio.Future[str]] = {}  # commits, by operation
         self._dispatcher = Dispatcher(
             order,
