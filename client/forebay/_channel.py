@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
+from forebay import _tls
 from forebay._errors import DaemonUnavailableError, ForebayError, from_call
 from forebay._gate import ForkGate
 from forebay_protos import cache_pb2_grpc
@@ -57,7 +58,13 @@ class Channel:
         """Return the stub; only for who has passed the gate."""
         with self._lock:
             if self._stub is None:
-                self._channel = grpc.insecure_channel(self.address, options=_OPTIONS)
+                # By TLS only over a network: behind a unix socket stands our group.
+                secure = None if self.address.startswith("unix:") else _tls.credentials()
+                self._channel = (
+                    grpc.insecure_channel(self.address, options=_OPTIONS)
+                    if secure is None
+                    else grpc.secure_channel(self.address, secure, options=_OPTIONS)
+                )
                 self._stub = cache_pb2_grpc.CacheStub(self._channel)
             return self._stub
 
@@ -208,7 +215,7 @@ class _Attempt:
             return True  # a fork came between stub() and the call
         if not isinstance(error, grpc.RpcError):
             return False
-        meant = from_call(error)
+        meant = _tls.refusal(error, self._address) or from_call(error)
         if meant is not None:
             raise meant from error
         if error.code() in _CUT:

@@ -105,6 +105,9 @@ class DaemonConfig:
     upload_max_age_s: float = 600.0  # older ones are reported
     request_lingers_s: float = 60.0  # an origin may still do so late what it has not answered
     shutdown_grace_s: float = 10.0  # for uploads, when the daemon is told to stop
+    tls_cert: Path | None = None  # of listeners that are host:port; with its chain
+    tls_key: Path | None = None
+    token_file: Path | None = None  # holds what clients of such listeners must know
     metrics_listen: str = DEFAULT_METRICS_LISTEN  # host:port of /metrics, or "off"
 
 
@@ -270,11 +273,15 @@ def _check(config: DaemonConfig) -> None:
             path = addresses.socket_path(address)
         except ValueError as error:
             raise ConfigError(f"listen: {error}") from error
-        if path is None and not addresses.is_loopback(address):
+        if path is None and not addresses.is_loopback(address) and config.token_file is None:
             raise ConfigError(
-                f"listen {address!r}: TCP beyond this machine needs TLS and a token, which are not "
-                "there yet: listen on 127.0.0.1 or on a unix socket"
+                f"listen {address!r}: TCP beyond this machine needs tls_cert, tls_key and "
+                "token_file: set them, or listen on 127.0.0.1 or on a unix socket"
             )
+    if (config.tls_cert is None) is not (config.tls_key is None):
+        raise ConfigError("tls_cert and tls_key belong together: give both")
+    if config.token_file is not None and config.tls_cert is None:
+        raise ConfigError("token_file: a token is told over TLS only: give tls_cert and tls_key")
     _check_metrics(config.metrics_listen)
     if config.block_bytes & (config.block_bytes - 1) or config.block_bytes < 4096:
         raise ConfigError(f"block_bytes {config.block_bytes} is no power of two from 4096 on")

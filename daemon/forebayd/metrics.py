@@ -92,7 +92,9 @@ class Collector:
             counts = {reason: row[key] for reason, row in evictions.items()}
             yield _counters(name, text, "reason", counts)
         yield _counters("errors", "Errors of all kinds", "kind", told["errors"])
-        yield _gauge("attached_clients", "Processes that share the folder", told["attached_clients"])
+        yield _gauge(
+            "attached_clients", "Processes that share the folder", told["attached_clients"]
+        )
         yield _gauge("fills_in_flight", "Blocks that are being read", told["fills_in_flight"])
         yield _counter("fills_joined", "Reads that joined another's", told["deduplicated_fills"])
         yield _gauge("leases", "Files and folders that clients hold open", told["leases"])
@@ -136,7 +138,11 @@ class Collector:
             ("backlog_uploads", "Writes that the origin does not have yet", "backlog_uploads"),
             ("backlog_age_seconds", "Of the oldest of them", "oldest_age_s"),
             ("backlog_max_age_seconds", "Older ones are overdue", "max_age_s"),
-            ("uploads_failed", "Writes that failed for good and wait for somebody", "uploads_failed"),
+            (
+                "uploads_failed",
+                "Writes that failed for good and wait for somebody",
+                "uploads_failed",
+            ),
             ("uploads_damaged", "Files of the spool that cannot be read", "damaged"),
             ("spool_used_bytes", "Of the spool's room", "spool_used_bytes"),
             ("spool_max_bytes", "The spool's room", "spool_max_bytes"),

@@ -18,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from forebay_protos import cache_pb2, cache_pb2_grpc
+from forebayd import remote
 from forebayd.cache.cache import Cache
 from forebayd.commit_socket import CommitSocket
 from forebayd.config import DEFAULT_METRICS_LISTEN
@@ -59,21 +60,21 @@ async def _serve(config: DaemonConfig) -> None:
     metrics = MetricsServer(cache)
     try:
         await cache.start()
-        server = grpc.aio.server(options=_OPTIONS)
+        servers = _make_servers(config)
         service = CacheService(cache)
         commits = CommitSocket(config.cache_dir, service.commit)
-        cache_pb2_grpc.add_CacheServicer_to_server(service, server)
         health_service = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         service_name = cache_pb2.DESCRIPTOR.services_by_name["Cache"].full_name
-        reflection.enable_server_reflection(
-            (service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
-        for address in config.listen:
-            _listen(server, address)
+        for server in servers:
+            cache_pb2_grpc.add_CacheServicer_to_server(service, server)
+            health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+            reflection.enable_server_reflection(
+                (service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            )
         await commits.start()
         await _start_metrics(metrics, config.metrics_listen)
-        await server.start()
+        for server in servers:
+            await server.start()
         for address in config.listen:
             if address.startswith("unix:"):
                 os.chmod(address.removeprefix("unix:"), 0o660)  # noqa: PTH101  # no path is walked
@@ -88,7 +89,7 @@ async def _serve(config: DaemonConfig) -> None:
         metrics.is_ready = False
         await health_service.enter_graceful_shutdown()
         await commits.stop()
-        await server.stop(_GRACE_S)
+        await asyncio.gather(*(server.stop(_GRACE_S) for server in servers))
     finally:
         await cache.stop()
         await metrics.stop()
@@ -105,7 +106,23 @@ async def _start_metrics(metrics: MetricsServer, address: str) -> None:
         log.warning("no metrics: another daemon may serve there", extra={"reason": str(error)})
 
 
-def _listen(server: grpc.aio.Server, address: str) -> None:
+def _make_servers(config: DaemonConfig) -> list[grpc.aio.Server]:
+    """Return a server of the addresses that need no token, and one of those that do."""
+    secure = None
+    if config.tls_cert is not None and config.tls_key is not None:
+        secure = remote.server_credentials(config.tls_cert, config.tls_key)
+    checks = [remote.TokenCheck(config.token_file)] if config.token_file is not None else []
+    local = grpc.aio.server(options=_OPTIONS)
+    outer = grpc.aio.server(options=_OPTIONS, interceptors=checks)
+    for address in config.listen:
+        if address.startswith("unix:"):
+            _listen(local, address, None)
+        else:
+            _listen(outer, address, secure)
+    return [local, outer]
+
+
+def _listen(server: grpc.aio.Server, address: str, secure: grpc.ServerCredentials | None) -> None:
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:"))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +134,10 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
             )
         _remove_dead_socket(path)
     try:
-        server.add_insecure_port(address)
+        if secure is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, secure)
     except RuntimeError as error:
         raise ConfigError(f"cannot listen on {address}: {error}") from error
 

@@ -56,6 +56,11 @@ def _log_to_stderr(level: str) -> None:
 @click.option("--freshness", type=click.Choice(["immutable", "max_age", "always"]))
 @click.option("--max-age-s", help="After so long an object in use is looked up again.")
 @click.option("--max-stale-s", help="How long after that it may be served meanwhile.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="For clients of host:port.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Of --tls-cert.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="Holds what such clients must know."
+)
 @click.option("--metrics-listen", help="host:port of /metrics, /healthz, /readyz; or off.")
 @click.option(
     "--log-level",

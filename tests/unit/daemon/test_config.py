@@ -190,7 +190,7 @@ def test_origins_of_the_file_keep_their_own_words(toml: Callable[[str], Path]) -
         ('[[origin]]\nprefix = "s3://"\ncredentials.anonymous = "maybe"', "must be true or false"),
         ('path_mapping = ["x"]', "must be a table of texts"),
         ("listen = []", "listen names no address"),
-        ('listen = ["0.0.0.0:70"]', "TCP beyond this machine needs TLS"),
+        ('listen = ["0.0.0.0:70"]', "TCP beyond this machine needs tls_cert"),
         ('listen = ["unix:relative"]', "is not absolute"),
         ('listen = ["nonsense"]', "neither unix:/path/to.sock nor host:port"),
         (f'listen = ["unix:/{"x" * 107}"]', "has at most 107 bytes"),
