@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from array import array
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from forebay import _uploads, _writes
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_LONGEST_EXPIRY_S = 7 * 24 * 3600  # S3's limit
 _LONGEST_TIMEOUT_S = 1e7  # for gRPC, which knows none without an end
 
 _readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
@@ -285,6 +287,7 @@ class Client:
         *method*: "get_object", "put_object", "head_object" or "delete_object". It goes past this
         node's cache, and what is not uploaded yet it does not find: ``flush`` first.
         """
+        _check_expiry(expires_s)
         request = pb.SignRequest(uri=self._uri(path), method=method, expires_s=expires_s)
         return str(self._call("Sign", request).url)
 
@@ -299,6 +302,7 @@ class Client:
 
         *fields* and *conditions* are those of S3's POST policies.
         """
+        _check_expiry(expires_s)
         form = {
             "fields": None if fields is None else dict(fields),
             "conditions": None if conditions is None else [*conditions],
@@ -346,7 +350,7 @@ class Client:
     def isdir(self, path: StrPath) -> bool:
         """Tell whether there are objects below this name."""
         try:
-            return next(iter(self.list(path)), None) is not None
+            return next(self._list(self._uri(path), recursive=False), None) is not None
         except ObjectNotFoundError:
             return False
 
@@ -355,12 +359,20 @@ class Client:
 
         Recursively, all objects and no prefixes. A prefix without objects yields nothing.
         """
-        for entry in self._list(self._uri(path), recursive=recursive):
+        return self._entries(self._uri(path), recursive=recursive)
+
+    def _entries(
+        self, uri: str, *, recursive: bool = False, fresh: bool = False
+    ) -> Iterator[Stat | str]:
+        for entry in self._list(uri, recursive=recursive, fresh=fresh):
             yield entry.uri if entry.is_prefix else Stat.from_reply(entry)
 
     def is_mapped(self, path: StrPath) -> bool:
-        """Tell whether a mapping covers it: this client's, the environment's or the daemon's."""
-        return self._misses.paths(self._timeout_s).maps(as_text(path))
+        """Tell whether a mapping covers it: this client's, the environment's or the daemon's.
+
+        Of a daemon that is down and was never asked, nothing is known, and not waited for.
+        """
+        return self._misses.known_paths().maps(as_text(path))
 
     # --- what is cached ----------------------------------------------------------------------
 
@@ -453,23 +465,29 @@ class Client:
         reply: pb.StatReply = self._call("Stat", request)
         return reply
 
-    def _list(self, uri: str, *, recursive: bool) -> Iterator[pb.StatReply]:
-        request = pb.ListRequest(uri=uri, recursive=recursive)
-        yielded = skipped = 0
+    def _list(self, uri: str, *, recursive: bool, fresh: bool = False) -> Iterator[pb.StatReply]:
+        request = pb.ListRequest(uri=uri, recursive=recursive, fresh=fresh)
+        told = array("q")  # hashes of the names, 8 bytes each: listings are of millions
+        known: set[int] = set()  # after a restart of the daemon, all that were told before
 
         def start_over() -> pb.ListRequest:
-            nonlocal skipped
-            skipped = yielded  # listings come in the same order
+            known.update(told)
             return request
 
         stream = self._node.channel.stream("List", start_over, self._timeout_s, has_deadline=False)
         for reply in stream:
             for entry in reply.entries:
-                if skipped:
-                    skipped -= 1
-                else:
-                    yielded += 1
+                name = hash(entry.uri)
+                if name not in known:
+                    told.append(name)
                     yield entry
+
+
+def _check_expiry(seconds: int) -> None:
+    if seconds.__class__ is not int or not 0 < seconds <= _LONGEST_EXPIRY_S:
+        raise ValueError(
+            f"a signed request expires after 1 to {_LONGEST_EXPIRY_S} seconds, not {seconds!r}"
+        )
 
 
 def _address(told: str | None) -> str:

@@ -58,14 +58,14 @@ def downloaded(
 ) -> Iterator[str]:
     """Keep a temporary copy, for a client that does not share the cache folder."""
     with tempfile.TemporaryDirectory(prefix="forebay-") as scratch:
-        target = Path(scratch, _file_name(uri.rstrip("/").rpartition("/")[2]))
+        target = Path(scratch, file_name(uri.rstrip("/").rpartition("/")[2]))
         try:
             _download(node, hits, misses, uri, target, timeout_s)
         except ObjectNotFoundError:
             prefix = uri.rstrip("/") + "/"
             found = False
             for below in list_below(prefix):
-                parts = [_file_name(part) for part in below.removeprefix(prefix).split("/")]
+                parts = [file_name(part) for part in below.removeprefix(prefix).split("/")]
                 _download(node, hits, misses, below, target.joinpath(*parts), timeout_s)
                 found = True
             if not found:
@@ -81,7 +81,8 @@ def _download(
         shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def _file_name(part: str) -> str:
+def file_name(part: str) -> str:
+    """Return a component of a key if it can be a file's name. Raises InvalidPathError."""
     if part in ("", ".", "..") or "/" in part:
         raise InvalidPathError(f"the key component {part!r} cannot be a file name")
     return part

@@ -56,6 +56,13 @@ class Misses:
             self._paths = known
         return known[1]
 
+    def known_paths(self) -> Paths:
+        """Return the mappings; the daemon's only if it is known, or answers at once."""
+        self._node.folder()
+        if self._node.state.attachment is None:
+            return Paths(self._tiers)
+        return self.paths(0.001)
+
     # --- one object --------------------------------------------------------------------------
 
     def get(self, path: StrPath, start: int | None, end: int | None, timeout_s: float) -> bytes:

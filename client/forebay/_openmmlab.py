@@ -10,11 +10,13 @@ import contextlib
 import functools
 import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forebay._client import Client
 from forebay._paths import Paths, as_text, check_mapping
 from forebay._petrel_conf import default_cluster
+from forebay._values import Stat
 from forebay_protos import uris
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ _OBJECT_FIRST = (
     "isfile",
     "get_local_path",
     "list_dir_or_file",
-    "rmtree",
     "copyfile_to_local",
     "copytree_to_local",
 )
@@ -58,7 +59,7 @@ def _shared(
 
 
 def _with_cluster(uri: str, cluster: str) -> str:
-    if "petrel://" in uri:
+    if "petrel://" in as_text(uri):
         uri = uri.replace("petrel://", "s3://", 1)
     return f"{cluster}:{uri}" if cluster and uri.startswith("s3://") else uri
 
@@ -95,6 +96,14 @@ class Objects:
         environment = tuple(map(os.environ.get, _ENVIRONMENT))
         shared = _shared(items, conf_path, address, timeout_s, environment)
         self._client, self._own_paths, self._cluster = shared
+
+    def _objects_below(self, dir_path: StrPath) -> Iterator[tuple[str, str]]:
+        """Yield (URI, name relative to *dir_path*) of the objects there, but not folders' marks."""
+        root = self._client._uri(self._object(dir_path)).rstrip("/") + "/"
+        plain = uris.without_cluster(root)
+        for entry in self._client.list(root, recursive=True):
+            if isinstance(entry, Stat) and not entry.uri.endswith("/"):
+                yield entry.uri, entry.uri.removeprefix(root).removeprefix(plain)
 
     # --- paths -------------------------------------------------------------------------------
 
@@ -194,7 +203,7 @@ class Objects:
             at = name.find("/")
             while at >= 0:
                 folder = name[: at + 1]
-                if folder not in told:
+                if folder not in told and not ("/" + folder).endswith("//"):  # it has a name
                     told.add(folder)
                     yield folder
                 at = name.find("/", at + 1)
@@ -202,87 +211,132 @@ class Objects:
                 yield name
 
 
-def mapped(upstream: type[Any], objects: type[Objects]) -> type[Any]:
-    """Return upstream's backend of local files that takes mapped paths from *objects*.
+class MappedFiles:
+    """In front of upstream's backend of local files: takes mapped paths from objects.
 
-    What no mapping covers passes through untouched.
+    What no mapping covers passes through untouched. A subclass names in ``_objects_class`` whose
+    objects these are, and upstream's backend as its second base.
     """
 
-    def by_path(name: str, index: int) -> Callable[..., Any]:
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            path = args[index] if len(args) > index else _by_name(kwargs)
-            if path is not None and self._objects._client.is_mapped(path):
-                return getattr(self._objects, name)(*args, **kwargs)
-            return getattr(upstream, name)(self, *args, **kwargs)
+    _objects_class: type[Objects]
 
-        return method
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._objects = self._objects_class()
 
-    def by_both(kind: str) -> Callable[..., Any]:
-        def method(self: Any, src: StrPath, dst: StrPath) -> Any:
-            is_mapped = self._objects._client.is_mapped
-            if not is_mapped(src) and not is_mapped(dst):
-                return getattr(upstream, kind)(self, src, dst)
-            if is_mapped(src) and is_mapped(dst):
-                return getattr(self._objects, kind)(src, dst)
-            direction = "to_local" if is_mapped(src) else "from_local"
-            return getattr(self._objects, f"{kind}_{direction}")(src, dst)
+    def _is_mapped(self, path: object) -> bool:
+        is_path = isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str)
+        return is_path and self._objects._client.is_mapped(path)  # type: ignore[arg-type]
 
-        return method
+    def rmtree(self, dir_path: StrPath) -> None:
+        if not self._is_mapped(dir_path):
+            super().rmtree(dir_path)  # type: ignore[misc]  # upstream's
+        elif self._objects.isdir(dir_path):
+            self._objects.rmtree(dir_path)  # type: ignore[attr-defined]  # mmengine's
+        else:
+            raise FileNotFoundError(f"there is no folder {dir_path}")
 
-    def copy_if_symlink_fails(self: Any, src: StrPath, dst: StrPath) -> bool:
-        is_mapped = self._objects._client.is_mapped
-        if not is_mapped(src) and not is_mapped(dst):
-            return bool(upstream.copy_if_symlink_fails(self, src, dst))
-        (self.copyfile if self.isfile(src) else self.copytree)(src, dst)
+    def copyfile(self, src: StrPath, dst: StrPath) -> Any:
+        return self._copy("copyfile", src, dst)
+
+    def copytree(self, src: StrPath, dst: StrPath) -> Any:
+        if self._is_mapped(src) and not self._is_mapped(dst) and Path(dst).exists():
+            raise FileExistsError(f"dst should not exist: {dst}")
+        return self._copy("copytree", src, dst)
+
+    def _copy(self, kind: str, src: StrPath, dst: StrPath) -> Any:
+        if not self._is_mapped(src) and not self._is_mapped(dst):
+            return getattr(super(), kind)(src, dst)
+        if self._is_mapped(src) and self._is_mapped(dst):
+            return getattr(self._objects, kind)(src, dst)
+        direction = "to_local" if self._is_mapped(src) else "from_local"
+        return getattr(self._objects, f"{kind}_{direction}")(src, dst)
+
+    def copy_if_symlink_fails(self, src: StrPath, dst: StrPath) -> bool:
+        if not self._is_mapped(src) and not self._is_mapped(dst):
+            return bool(super().copy_if_symlink_fails(src, dst))  # type: ignore[misc]  # upstream's
+        is_file: bool = self.isfile(src)  # type: ignore[attr-defined]  # upstream's
+        (self.copyfile if is_file else self.copytree)(src, dst)
         return False
 
-    def __init__(self: Any, **kwargs: Any) -> None:
-        upstream.__init__(self, **kwargs)
-        self._objects = objects()
 
-    methods: dict[str, Any] = {name: by_path(name, 0) for name in _OBJECT_FIRST}
-    methods |= {name: by_path(name, 1) for name in _OBJECT_SECOND}
-    methods |= {kind: by_both(kind) for kind in ("copyfile", "copytree")}
-    methods["copy_if_symlink_fails"] = copy_if_symlink_fails
-    methods = {name: method for name, method in methods.items() if hasattr(upstream, name)}
-    methods |= {"__init__": __init__, "__module__": upstream.__module__}
-    return type(upstream.__name__, (upstream,), methods)
+def _by_path(name: str, index: int) -> Callable[..., Any]:
+    def method(self: MappedFiles, *args: Any, **kwargs: Any) -> Any:
+        path = args[index] if len(args) > index else _by_name(kwargs)
+        chosen = self._objects if self._is_mapped(path) else super(MappedFiles, self)
+        return getattr(chosen, name)(*args, **kwargs)
+
+    method.__name__ = name
+    return method
 
 
 def _by_name(kwargs: dict[str, Any]) -> Any:
     return next((kwargs[name] for name in _NAMES if name in kwargs), None)
 
 
-def leased_lmdb(upstream: type[Any]) -> type[Any]:
-    """Return upstream's LMDB backend that also opens databases that are objects."""
+for _index, _methods in enumerate((_OBJECT_FIRST, _OBJECT_SECOND)):
+    for _name in _methods:
+        setattr(MappedFiles, _name, _by_path(_name, _index))
 
-    class LmdbBackend(upstream):  # type: ignore[misc]
-        """An LMDB of the local disk, or of Ceph/S3, cached and pinned while this lives."""
 
-        def _get_client(self) -> Any:
-            client = Client()
-            if not ("://" in self.db_path or client.is_mapped(self.db_path)):
-                return super()._get_client()
-            if not self.readonly or self.lock:
-                raise ValueError(
-                    f"{self.db_path} is an object: open its LMDB with readonly=True, lock=False"
-                )
-            import lmdb
+class LeasedLmdb:
+    """In front of upstream's LMDB backend: opens databases that are objects, too.
 
-            self._pid = os.getpid()
-            self._lease = ExitStack()
-            local = self._lease.enter_context(client.local_path(self.db_path))
-            return lmdb.open(
-                local, readonly=True, lock=False, readahead=self.readahead, **self.kwargs
+    Such a one is cached, and pinned while this lives.
+    """
+
+    db_path: str
+    readonly: bool
+    lock: bool
+    readahead: bool
+    kwargs: dict[str, Any]
+    _client: Any = None
+    _lease: ExitStack | None = None
+    _pid = 0
+
+    def _get_client(self) -> Any:
+        client = Client()
+        if not ("://" in self.db_path or client.is_mapped(self.db_path)):
+            return super()._get_client()  # type: ignore[misc]  # upstream's
+        if not self.readonly or self.lock:
+            raise ValueError(
+                f"{self.db_path} is an object: open its LMDB with readonly=True, lock=False"
             )
+        import lmdb
 
-        def __del__(self) -> None:
-            opened = self.__dict__.get("_client")
-            if opened is not None:
-                opened.close()
-            lease = self.__dict__.get("_lease")
-            if lease is not None and self._pid == os.getpid():  # after a fork it is the parent's
-                with contextlib.suppress(Exception):
-                    lease.close()
+        self._pid = os.getpid()
+        self._lease = ExitStack()
+        local = self._lease.enter_context(client.local_path(self.db_path))
+        return lmdb.open(local, readonly=True, lock=False, readahead=self.readahead, **self.kwargs)
 
-    return LmdbBackend
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_client": None, "_lease": None}  # opened anew where it is read
+
+    def __del__(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        if self._lease is not None and self._pid == os.getpid():  # after a fork it is the parent's
+            with contextlib.suppress(Exception):
+                self._lease.close()
+
+
+# --- upstream's FileClient ----------------------------------------------------------------------
+
+
+def make_picklable(file_client: type[Any]) -> None:
+    """Let upstream's FileClients be pickled.
+
+    Without arguments, as pickle makes them, they are the one of the disk, which then becomes what
+    was pickled.
+    """
+    file_client.__reduce__ = _reduce  # type: ignore[assignment]  # as a method it has no argument
+
+
+def _reduce(client: Any) -> tuple[Any, ...]:
+    return _restore, (type(client), client.__dict__)
+
+
+def _restore(file_client: type[Any], state: dict[str, Any]) -> Any:
+    client = object.__new__(file_client)
+    client.__dict__.update(state)
+    return client

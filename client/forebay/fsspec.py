@@ -10,23 +10,23 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import io
 import os
 import secrets
-import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.compression import compr
-from fsspec.core import OpenFile, get_compression
+from fsspec.core import get_compression
 from fsspec.spec import AbstractFileSystem
 
 from forebay._client import Client
 from forebay._errors import ObjectNotFoundError
+from forebay._fsspec_files import Compressed, Written, WrittenText
 from forebay._values import Stat
 
 if TYPE_CHECKING:
@@ -35,43 +35,47 @@ if TYPE_CHECKING:
     from fsspec.callbacks import Callback
     from typing_extensions import Buffer
 
-    from forebay._writer import ObjectWriter
-
 _CHUNK_BYTES = 8 << 20
 _AT_ONCE = 16
 _S3 = "s3://"
 _TEXT_OPTIONS = ("encoding", "errors", "newline")
-_FRAMES = 4  # from a file's close() up to the OpenFile's __exit__: two, and some for wrappers
+_MOST_ASKED = 10_000  # names after an invalidate_cache; beyond, the origin is always asked
 
 
 class ForebayFileSystem(AbstractFileSystem):
     """Objects of Ceph/S3, read through the node's cache. Safe with threads, after a fork, pickled.
 
-    There are no folders but prefixes: one that holds nothing is not there, and ``mkdir`` does
-    nothing.
+    There are no folders but prefixes: one that holds nothing is not there, and ``mkdir`` makes
+    buckets only.
     """
 
-    protocol: ClassVar[str | tuple[str, ...]] = "forebay"
+    protocol: ClassVar[str | tuple[str, ...]] = ("forebay", "s3", "s3a")
     root_marker = ""
     sep = "/"
 
     def __init__(
         self,
         address: str | None = None,
-        path_mapping: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
         **storage_options: Any,
     ) -> None:
         """See :class:`forebay.Client`; *storage_options* are fsspec's own."""
         super().__init__(**storage_options)
-        self.client = Client(address, path_mapping, timeout_s)
+        self.client = Client(address, None, timeout_s)
+        self._invalid_since = 0.0
+        self._asked_at: set[tuple[str, str]] = set()  # since then
 
     @property
     def fsid(self) -> str:
         return f"forebay-{self.client!r}"
 
     def _uri(self, path: str) -> str:
-        return f"{_S3}{self._strip_protocol(path)}"
+        stripped = self._strip_protocol(path)
+        if not stripped:
+            raise NotImplementedError("buckets are not listed: give bucket/key")
+        if stripped.partition("/")[0].endswith(":"):
+            raise ValueError(f"{path!r} is of another protocol: write forebay://bucket/key")
+        return f"{_S3}{stripped}"
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -106,8 +110,7 @@ class ForebayFileSystem(AbstractFileSystem):
         **_: Any,
     ) -> list[bytes | Exception]:
         """Return ranges, several at once; nothing is merged: the cache reads ahead by itself."""
-        if max_gap is not None:
-            raise NotImplementedError("max_gap")
+        del max_gap
         count = len(paths)
         begins, stops = _each(starts, count), _each(ends, count)
         if not len(begins) == len(stops) == count:
@@ -235,13 +238,18 @@ class ForebayFileSystem(AbstractFileSystem):
                 self.rm_file(found)
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
-        """Do nothing: prefixes are there when something is below them."""
+        """Make a bucket; prefixes are there when something is below them."""
+        if self._is_bucket(path):
+            self.client.create_bucket(self._uri(path))
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         if not exist_ok and self.exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        self.mkdir(path)
 
     def rmdir(self, path: str) -> None:
+        if self._is_bucket(path):
+            raise NotImplementedError("buckets are removed by whoever owns the origin")
         if self.isfile(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         if self.isdir(path):
@@ -281,8 +289,8 @@ class ForebayFileSystem(AbstractFileSystem):
         file: Any = super().open(path, f"{letter}b", block_size, cache_options, **kwargs)
         try:
             if method is not None:
-                file = _Compressed(file, compr[method](file, mode=letter))
-            return _WrittenText(file, **text) if is_text else file
+                file = Compressed(file, compr[method](file, mode=letter))
+            return WrittenText(file, **text) if is_text else file
         except BaseException:
             file.discard()
             raise
@@ -294,19 +302,23 @@ class ForebayFileSystem(AbstractFileSystem):
             raise NotImplementedError(f"mode {mode!r}: an object is read or written as a whole")
         file: Any = self.client.open(self._uri(path), mode)
         if mode == "rb":
-            file.fs, file.path = self, path
+            file.fs, file.path, file.blocksize = self, path, self.blocksize
+            file.full_name = self.unstrip_protocol(path)
             file.size = file.seek(0, os.SEEK_END)
             file.seek(0)
+            file.details = {"name": self._strip_protocol(path), "size": file.size, "type": "file"}
+            file.info = lambda: dict(file.details)
             return file
-        return _Written(self, path, file, is_deferred=not autocommit)
+        return Written(self, path, file, is_deferred=not autocommit)
 
     # --- names -------------------------------------------------------------------------------
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        stripped = self._strip_protocol(path)
-        found = [self._entry(each) for each in self.client.list(_S3 + stripped)]
+    def ls(self, path: str, detail: bool = True, refresh: bool = False, **_: Any) -> list[Any]:
+        uri = self._uri(path)
+        fresh = refresh or self._is_invalid("ls", uri)
+        found = [self._entry(each) for each in self.client._entries(uri, fresh=fresh)]
         if not found:
-            entry = self.info(stripped)  # raises FileNotFoundError
+            entry = self.info(path, refresh=refresh)  # raises FileNotFoundError
             found = [entry] if entry["type"] == "file" else []
         found.sort(key=lambda entry: str(entry["name"]))
         return found if detail else [entry["name"] for entry in found]
@@ -317,211 +329,137 @@ class ForebayFileSystem(AbstractFileSystem):
         maxdepth: int | None = None,
         withdirs: bool = False,
         detail: bool = False,
+        prefix: str = "",
         **kwargs: Any,
     ) -> Any:
+        """Return what lies below *path*, *prefix*: with names there that begin so."""
+        if prefix and (maxdepth is not None or withdirs):
+            raise ValueError("prefix cannot be combined with maxdepth or withdirs")
         if maxdepth is not None or withdirs:
             return super().find(path, maxdepth, withdirs, detail, **kwargs)
-        stripped = self._strip_protocol(path)
-        entries = [self._entry(each) for each in self._below(stripped)]
-        if not entries:
+        begin = f"{self._strip_protocol(path)}/{prefix}"
+        entries = [
+            self._entry(found)
+            for found in self._below(self._uri(path), refresh=bool(kwargs.get("refresh")))
+            if not prefix or found.uri.removeprefix(_S3).startswith(begin)
+        ]
+        if not entries and not prefix:
             with contextlib.suppress(FileNotFoundError):
-                entry = self.info(stripped)
+                entry = self.info(path)
                 entries = [entry] if entry["type"] == "file" else []
         found = {entry["name"]: entry for entry in sorted(entries, key=lambda e: str(e["name"]))}
         return found if detail else list(found)
 
-    def _below(self, stripped: str) -> Iterator[Stat]:
+    def _below(self, uri: str, *, refresh: bool) -> Iterator[Stat]:
+        fresh = refresh or self._is_invalid("find", uri)
         with contextlib.suppress(ObjectNotFoundError):
-            for entry in self.client.list(_S3 + stripped, recursive=True):
+            for entry in self.client._entries(uri, recursive=True, fresh=fresh):
                 # Markers of folders cannot be named here: their slash is taken off.
                 if isinstance(entry, Stat) and not entry.uri.endswith("/"):
                     yield entry
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str, refresh: bool = False, **_: Any) -> dict[str, Any]:
         stripped = self._strip_protocol(path)
-        reply = self.client._stat(_S3 + stripped)
-        if reply.is_prefix:
-            return {"name": stripped, "size": 0, "type": "directory"}
-        return self._entry(Stat.from_reply(reply))
+        if not stripped:
+            return {"name": "", "size": 0, "type": "directory"}
+        uri = self._uri(path)
+        fresh = refresh or self._is_invalid("info", uri)
+        try:
+            reply = self.client._stat(uri, fresh=fresh)
+        except ObjectNotFoundError:
+            if not self._is_bucket(path):
+                raise
+            next(iter(self.client._entries(uri, fresh=fresh)), None)  # raises if there is none
+        else:
+            if not reply.is_prefix:
+                return self._entry(Stat.from_reply(reply))
+        return {"name": stripped, "size": 0, "type": "directory"}
+
+    def _is_bucket(self, path: str) -> bool:
+        stripped = self._strip_protocol(path)
+        return bool(stripped) and "/" not in stripped
 
     def _entry(self, found: Stat | str) -> dict[str, Any]:
         if isinstance(found, str):
             name = found.removeprefix(_S3).rstrip("/")
             return {"name": name, "size": 0, "type": "directory"}
-        return {
-            "name": found.uri.removeprefix(_S3),
+        name = found.uri.removeprefix(_S3)
+        entry = {
+            "name": name,
             "size": found.size_bytes,
             "type": "file",
             "version": found.version,
             "modified": found.modified,
+            # As s3fs has them, for those who ask for them.
+            "Key": name,
+            "Size": found.size_bytes,
+            "ETag": f'"{found.version}"',
         }
+        if found.modified is not None:
+            entry["LastModified"] = _time(found.modified)
+        return entry
 
     def exists(self, path: str, **_: Any) -> bool:
-        return self.client.exists(self._uri(path))
+        if "/" in self._strip_protocol(path):
+            return self.client.exists(self._uri(path))
+        return self.isdir(path)
 
     def isfile(self, path: str) -> bool:
+        if "/" not in self._strip_protocol(path):
+            return False
         return self.client.isfile(self._uri(path))
 
     def isdir(self, path: str) -> bool:
-        return self.client.isdir(self._uri(path))
+        if "/" in self._strip_protocol(path):
+            return self.client.isdir(self._uri(path))
+        try:  # an empty bucket is there
+            return bool(self.info(path)["type"] == "directory")
+        except FileNotFoundError:
+            return False
 
     def checksum(self, path: str) -> int:
-        return int(fsspec.utils.tokenize(self.info(path)["version"]), 16)
+        return int(fsspec.utils.tokenize(self._version(path)), 16)
 
     def ukey(self, path: str) -> str:
-        return str(fsspec.utils.tokenize(self._strip_protocol(path), self.info(path)["version"]))
+        return str(fsspec.utils.tokenize(self._strip_protocol(path), self._version(path)))
+
+    def _version(self, path: str) -> str:
+        entry = self.info(path)
+        if entry["type"] != "file":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return str(entry["version"])
 
     def modified(self, path: str) -> datetime.datetime:
         seconds = self.info(path).get("modified")
         if seconds is None:
             raise FileNotFoundError(errno.ENOENT, "the origin tells no time", path)
-        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+        return _time(seconds)
 
     created = modified  # an object is never changed, only replaced
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        """Do nothing: names and their ages are the daemon's (``max_age_s``)."""
+        """Have the origin asked when names are next, whatever the daemon remembers of them."""
+        self._invalid_since = time.monotonic()
+        self._asked_at.clear()
+        super().invalidate_cache(path)
+
+    def _is_invalid(self, question: str, uri: str) -> bool:
+        """Tell, once for each question, whether it is to go to the origin."""
+        if not self._invalid_since or len(self._asked_at) >= _MOST_ASKED:
+            return bool(self._invalid_since)
+        asked = (question, uri)
+        if asked in self._asked_at:
+            return False
+        self._asked_at.add(asked)
+        return True
+
+
+def _time(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
 
 
 def _each(values: int | Sequence[int | None] | None, count: int) -> Sequence[int | None]:
     return [values] * count if values is None or isinstance(values, int) else values
-
-
-class _Written(io.BufferedIOBase):
-    """A file open for writing, with the attributes that users of fsspec look at.
-
-    In a transaction it is published by ``commit``, after it was closed.
-    """
-
-    def __init__(
-        self, fs: ForebayFileSystem, path: str, writer: ObjectWriter, *, is_deferred: bool
-    ) -> None:
-        super().__init__()
-        self.fs = fs
-        self.path = path
-        self.mode = writer.mode
-        self._writer = writer
-        self._is_deferred = is_deferred
-
-    def writable(self) -> bool:
-        return not self.closed
-
-    def tell(self) -> int:
-        return self._writer.tell()
-
-    def write(self, data: Buffer, /) -> int:
-        if self.closed:
-            raise ValueError("I/O operation on closed file")
-        return self._writer.write(data)
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        if _is_left_by_exception():
-            self.discard()
-            return
-        try:
-            if not self._is_deferred:
-                self._writer.close()
-        finally:
-            super().close()
-
-    def commit(self) -> None:
-        """Publish what was written."""
-        self._writer.close()
-
-    def discard(self) -> None:
-        """Publish nothing."""
-        self._writer.discard()
-        super().close()
-
-    def __exit__(self, error_class: object, *_: object) -> None:
-        if error_class is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        """Leave it to the writer's own finalizer, which publishes nothing."""
-
-
-class _Compressed(io.BufferedIOBase):
-    """A file open for writing that compresses; the compressors leave the file below them open."""
-
-    def __init__(self, file: _Written, compressor: Any) -> None:
-        super().__init__()
-        self._file = file
-        self._compressor = compressor
-
-    def writable(self) -> bool:
-        return not self.closed
-
-    def write(self, data: Buffer, /) -> int:
-        return int(self._compressor.write(data))
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        try:
-            self._compressor.close()
-            self._file.close()
-        except BaseException:
-            self._file.discard()
-            raise
-        finally:
-            super().close()
-
-    def discard(self) -> None:
-        """Publish nothing."""
-        self._file.discard()
-        with contextlib.suppress(ValueError):  # it has an end to write
-            self._compressor.close()
-        super().close()
-
-    def __exit__(self, error_class: object, *_: object) -> None:
-        if error_class is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        """Leave it to the writer's own finalizer, which publishes nothing."""
-
-
-class _WrittenText(io.TextIOWrapper):
-    """A file of text in front of one that can be discarded."""
-
-    def __init__(self, file: _Written | _Compressed, **options: Any) -> None:
-        super().__init__(cast("IO[bytes]", file), **options)
-        self._file = file
-
-    def discard(self) -> None:
-        """Publish nothing."""
-        self._file.discard()
-
-    def __exit__(self, error_class: object, *_: object) -> None:
-        if error_class is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        """Leave it to the writer's own finalizer, which publishes nothing."""
-
-
-def _is_left_by_exception() -> bool:
-    """Tell whether an exception has left the ``with fsspec.open(...)`` that closes a file now.
-
-    OpenFile closes its files then as ever, and only its own frame knows of the exception.
-    """
-    frame = sys._getframe(1).f_back
-    for _ in range(_FRAMES):
-        if frame is None:
-            return False
-        if frame.f_code is OpenFile.__exit__.__code__:
-            return any(frame.f_locals.get("args", ()))
-        frame = frame.f_back
-    return False
 
 
 class ForebayS3FileSystem(ForebayFileSystem):
@@ -531,19 +469,20 @@ class ForebayS3FileSystem(ForebayFileSystem):
     endpoint that is not the daemon's is refused: it would be another object.
     """
 
-    protocol = ("s3", "s3a")
+    protocol = ("s3", "s3a", "forebay")
 
     def __init__(
         self,
-        *,
+        anon: bool = False,
         endpoint_url: str | None = None,
+        *,
         client_kwargs: Mapping[str, Any] | None = None,
         address: str | None = None,
-        path_mapping: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
         **storage_options: Any,
     ) -> None:
-        super().__init__(address, path_mapping, timeout_s, **storage_options)
+        del anon
+        super().__init__(address, timeout_s, **storage_options)
         wanted = endpoint_url or (client_kwargs or {}).get("endpoint_url")
         if wanted:
             self._check_endpoint(wanted)

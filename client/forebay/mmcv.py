@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
     raise
 
 from forebay._imports import when_imported
-from forebay._openmmlab import Objects, leased_lmdb, mapped
+from forebay._openmmlab import LeasedLmdb, MappedFiles, Objects, make_picklable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,6 +103,23 @@ class _Files(PetrelBackend):
         self._client.remove(self._object(filepath))
 
 
+# As upstream names them, which hooks log and pickle goes by.
+class HardDiskBackend(MappedFiles, upstream.HardDiskBackend):
+    """Local files, and objects where a mapping covers the path."""
+
+    _objects_class = _Files
+
+
+class HTTPBackend(MappedFiles, upstream.HTTPBackend):
+    """Files of the web, and objects where a mapping covers the URL."""
+
+    _objects_class = _Files
+
+
+class LmdbBackend(LeasedLmdb, upstream.LmdbBackend):
+    """An LMDB of the local disk or of Ceph/S3."""
+
+
 def register(*, local_paths: bool = False) -> None:
     """Register the backends; *local_paths*: those of local files and of http, too.
 
@@ -115,12 +132,11 @@ def register(*, local_paths: bool = False) -> None:
     client.register_backend("petrel", PetrelBackend, force=True, prefixes="s3")
     client.register_backend("aws", AWSBackend, force=True)
     client.register_backend("memcached", MemcachedBackend, force=True)
-    client.register_backend("lmdb", leased_lmdb(upstream.LmdbBackend), force=True)
+    client.register_backend("lmdb", LmdbBackend, force=True)
+    make_picklable(client)
     if local_paths:
-        disk = mapped(upstream.HardDiskBackend, _Files)
-        http = mapped(upstream.HTTPBackend, _Files)
-        client.register_backend("disk", disk, force=True)
-        client.register_backend("http", http, force=True, prefixes=["http", "https"])
+        client.register_backend("disk", HardDiskBackend, force=True)
+        client.register_backend("http", HTTPBackend, force=True, prefixes=["http", "https"])
         when_imported("mmcv.runner.checkpoint", _register_loaders)
 
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import secrets
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmengine.fileio import backends as upstream
 from mmengine.fileio.backends import registry_utils
-from mmengine.fileio.file_client import FileClient, HardDiskBackend
+from mmengine.fileio.file_client import FileClient
+from mmengine.fileio.file_client import HardDiskBackend as UpstreamHardDiskBackend
 
 from forebay._imports import when_imported
-from forebay._openmmlab import Objects, leased_lmdb, mapped
+from forebay._local import file_name
+from forebay._openmmlab import LeasedLmdb, MappedFiles, Objects, make_picklable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,9 +100,9 @@ class PetrelBackend(Objects, upstream.BaseStorageBackend):
     def copytree(self, src: StrPath, dst: StrPath) -> str:
         """Copy what lies below a prefix. Raises FileExistsError."""
         target = self._new_folder(dst)
-        for name in self.list_dir_or_file(src, list_dir=False, recursive=True):
-            source = self._object(self.join_path(src, name))
-            self._client.copy(source, self._object(self.join_path(target, name)))
+        prefix = self._object(target).rstrip("/")
+        for uri, name in self._objects_below(src):
+            self._client.copy(uri, f"{prefix}/{name}")
         return target
 
     def copyfile_from_local(self, src: StrPath, dst: StrPath) -> str:
@@ -124,17 +127,27 @@ class PetrelBackend(Objects, upstream.BaseStorageBackend):
         if Path(dst).is_dir():
             below = Path(dst, posixpath.basename(str(src)))
             target = str(below) if isinstance(dst, str) else below
-        with self._client.open(self._object(src)) as source, Path(target).open("wb") as sink:
-            shutil.copyfileobj(source, sink, _COPY_BYTES)
+        self._download(self._object(src), Path(target))
         return target
 
     def copytree_to_local(self, src: StrPath, dst: StrPath) -> StrPath:
         """Copy what lies below a prefix to a local folder."""
-        for name in self.list_dir_or_file(src, list_dir=False, recursive=True):
-            target = Path(dst, name)
+        for uri, name in self._objects_below(src):
+            # Names such as ".." would lead elsewhere.
+            target = Path(dst, *(file_name(part) for part in name.split("/")))
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.copyfile_to_local(self.join_path(src, name), target)
+            self._download(uri, target)
         return dst
+
+    def _download(self, uri: str, target: Path) -> None:
+        """Write an object to a local file, which has its name once it is whole."""
+        scratch = target.with_name(f".forebay-{secrets.token_hex(8)}")
+        try:
+            with self._client.open(uri) as source, scratch.open("xb") as sink:
+                shutil.copyfileobj(source, sink, _COPY_BYTES)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def copy_if_symlink_fails(self, src: StrPath, dst: StrPath) -> bool:
         """Copy: there are no links. Returns False."""
@@ -180,6 +193,29 @@ class MemcachedBackend(PetrelBackend):
         return self.get(filepath).decode(encoding)
 
 
+# As upstream names them, which hooks log and pickle goes by.
+class LocalBackend(MappedFiles, upstream.LocalBackend):
+    """Local files, and objects where a mapping covers the path."""
+
+    _objects_class = PetrelBackend
+
+
+class HardDiskBackend(MappedFiles, UpstreamHardDiskBackend):
+    """The same for the older FileClient."""
+
+    _objects_class = PetrelBackend
+
+
+class HTTPBackend(MappedFiles, upstream.HTTPBackend):
+    """Files of the web, and objects where a mapping covers the URL."""
+
+    _objects_class = PetrelBackend
+
+
+class LmdbBackend(LeasedLmdb, upstream.LmdbBackend):
+    """An LMDB of the local disk or of Ceph/S3."""
+
+
 # --- registering ------------------------------------------------------------------------------
 
 
@@ -193,14 +229,12 @@ def register(*, local_paths: bool = False) -> None:
         _register(name, PetrelBackend, _PETREL_PREFIXES if name == "petrel" else ())
     _register("aws", AWSBackend)
     _register("memcached", MemcachedBackend)
-    _register("lmdb", leased_lmdb(upstream.LmdbBackend))
+    _register("lmdb", LmdbBackend)
+    make_picklable(FileClient)
     if local_paths:
-        registry_utils.register_backend(
-            "local", mapped(upstream.LocalBackend, PetrelBackend), force=True, prefixes=""
-        )
-        _register_client("disk", mapped(HardDiskBackend, PetrelBackend))
-        http = mapped(upstream.HTTPBackend, PetrelBackend)
-        _register("http", http, ("http", "https"))
+        registry_utils.register_backend("local", LocalBackend, force=True, prefixes="")
+        _register_client("disk", HardDiskBackend)
+        _register("http", HTTPBackend, ("http", "https"))
     when_imported("mmengine.runner.checkpoint", lambda: _register_loaders(local_paths=local_paths))
 
 

@@ -7,6 +7,7 @@ not there, and what may not be read, is None.
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from typing import IO, TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("petrel_client")
 
 _S3_URI = re.compile(r"^(?:(?P<cluster>[^:]+):)?s3://(?P<bucket>[^/]+)/?(?P<key>.*)$", re.I | re.S)
-_RANGE = re.compile(r"^(?:bytes=)?(\d+)-(\d*)$")
+_RANGE = re.compile(r"^(?:bytes=)?(\d*)-(\d*)$")
 
 
 # --- errors, as petrel_client.common.exception names them ---------------------------------------
@@ -121,6 +122,15 @@ class Client:
             return f"{self._cluster}:{uri}"
         return uri
 
+    def _checked(self, uri: str) -> str:
+        """Return ``_uri`` of what can be one. Raises InvalidS3UriError."""
+        path = self._uri(uri)
+        try:
+            self._client._uri(path)
+        except _errors.InvalidPathError as error:
+            raise InvalidS3UriError(str(error)) from error
+        return path
+
     # --- reading -----------------------------------------------------------------------------
 
     def get(
@@ -144,9 +154,10 @@ class Client:
         try:
             if update_cache:
                 self._drop_if_stale(path)
-            if enable_stream:
+            if enable_stream and range is None:
                 return self._client.open(path, "rb")
-            return self._client.get(path, *_limits(range))
+            data = self._client.get(path, *_limits(range))
+            return io.BytesIO(data) if enable_stream else data
         except _errors.ObjectNotFoundError:
             log.debug("there is no object %s", uri)
         except _errors.AccessDeniedError as error:
@@ -178,15 +189,15 @@ class Client:
 
     def contains(self, uri: str) -> bool:
         """Tell whether there is an object of this name."""
-        return self._client.isfile(self._uri(uri))
+        return self._client.isfile(self._checked(uri))
 
     def isdir(self, uri: str) -> bool:
         """Tell whether there are objects below this name."""
-        return self._client.isdir(self._uri(uri))
+        return self._client.isdir(self._checked(uri))
 
     def list(self, uri: str, **_: Any) -> Iterator[str]:
         """Yield the names below a prefix; those of prefixes end with a slash."""
-        path = self._client._uri(self._uri(uri)).rstrip("/") + "/"
+        path = self._client._uri(self._checked(uri)).rstrip("/") + "/"
         plain = uris.without_cluster(path)
         entries = self._client.list(path)
         for name in sorted(entry if isinstance(entry, str) else entry.uri for entry in entries):
@@ -222,7 +233,7 @@ class Client:
 
     def delete(self, uri: str, **_: Any) -> None:
         """Remove an object, if there is one."""
-        self._client.remove(self._uri(uri), missing_ok=True)
+        self._client.remove(self._checked(uri), missing_ok=True)
 
     # --- what needs the origin's keys --------------------------------------------------------
 
@@ -264,8 +275,12 @@ def _limits(
         return None, None
     if isinstance(wanted, str):
         match = _RANGE.match(wanted)
-        if match is None:
-            raise ValueError(f"range {wanted!r}: give 'first-last', 'first-' or (first, last)")
+        if match is None or not (match[1] or match[2]):
+            raise ValueError(
+                f"range {wanted!r}: give 'first-last', 'first-', '-count' or (first, last)"
+            )
+        if not match[1]:
+            return -int(match[2]) or None, None if int(match[2]) else 0
         return int(match[1]), int(match[2]) + 1 if match[2] else None
     first, last = wanted
     return first, last + 1

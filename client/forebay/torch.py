@@ -138,6 +138,8 @@ class IterableObjectDataset(IterableDataset[Any]):
             read_ahead: how many objects are fetched at once, while as many are being used.
             client: None is one with the defaults.
         """
+        if read_ahead < 1:
+            raise ValueError(f"read_ahead must be 1 at least, not {read_ahead!r}")
         self.paths = [os.fspath(path) for path in paths]
         self._transform = transform
         self._shuffle = shuffle

@@ -126,7 +126,7 @@ class CacheService(WriteCalls, cache_pb2_grpc.CacheServicer):
     @stream
     async def List(self, request: pb.ListRequest) -> AsyncIterator[pb.ListReply]:
         async for rows, prefixes in self._cache.list_below(
-            request.uri, recursive=request.recursive
+            request.uri, recursive=request.recursive, fresh=request.fresh
         ):
             entries = [pb.StatReply(uri=prefix, is_prefix=True) for prefix in prefixes]
             for info, cached_bytes in rows:

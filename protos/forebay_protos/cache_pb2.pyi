@@ -162,12 +162,14 @@ class StatReply(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., size_bytes: _Optional[int] = ..., version: _Optional[str] = ..., modified: _Optional[float] = ..., cached_bytes: _Optional[int] = ..., is_prefix: bool = ..., pinned: bool = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("uri", "recursive")
+    __slots__ = ("uri", "recursive", "fresh")
     URI_FIELD_NUMBER: _ClassVar[int]
     RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
     uri: str
     recursive: bool
-    def __init__(self, uri: _Optional[str] = ..., recursive: bool = ...) -> None: ...
+    fresh: bool
+    def __init__(self, uri: _Optional[str] = ..., recursive: bool = ..., fresh: bool = ...) -> None: ...
 
 class ListReply(_message.Message):
     __slots__ = ("entries",)

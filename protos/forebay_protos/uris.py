@@ -52,7 +52,7 @@ def canonical(uri: str) -> str:
         raise ValueError(f"{uri!r} is not Unicode, as names of objects are") from error
     if scheme == "s3":
         bucket, _, key = rest.partition("/")
-        if not bucket:
+        if not bucket or bucket.endswith(":"):  # s3://s3://bucket
             raise ValueError(f"{uri!r} names no bucket: write s3://bucket/key")
         if len(key.encode()) > MAX_KEY_BYTES:
             raise ValueError(f"{uri[:80]!r}…: the key is longer than {MAX_KEY_BYTES} bytes")

@@ -10,7 +10,7 @@ import click
 
 from forebay import _exec
 from forebay._errors import ForebayError
-from forebay._paths import check_mapping, parse_mapping
+from forebay._paths import Paths, check_mapping, parse_mapping
 from forebay.cli._common import TEXT, address_option, connected
 
 _CONNECT_S = 10.0
@@ -63,19 +63,23 @@ def exec_(
         except ForebayError as error:
             raise click.BadParameter(f"{text!r}: {error}", param_hint="--path-mapping") from error
         mapping[prefix] = target
-    if mapping:
-        environment["FOREBAY_PATH_MAPPING"] = json.dumps(mapping)
     if address is not None:
         environment["FOREBAY_ADDRESS"] = address
     if s3:
         environment["FOREBAY_EXEC_S3"] = "1"
-    with connected(address, _CONNECT_S):  # said now, not by the hundredth line of a traceback
-        pass
+    # A daemon that is down is said now, not by the hundredth line of a traceback.
+    with connected(address, _CONNECT_S) as client:
+        theirs = client._node.attachment(_CONNECT_S).path_mapping
+    # So that no program has to ask the daemon what is mapped. What is shadowed stays so.
+    own = Paths([check_mapping(mapping)])
+    mapping |= {prefix: to for prefix, to in theirs.items() if not own.maps(prefix)}
+    if mapping:
+        environment["FOREBAY_PATH_MAPPING"] = json.dumps(mapping)
     stand_ins = str(Path(next(iter(_exec.__path__))))
-    rest = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [stand_ins, *(path for path in rest if path != stand_ins)]
-    )
+    told = environment.get("PYTHONPATH", "")
+    # An empty entry is the current folder, unless it is all there is.
+    rest = [path for path in told.split(os.pathsep) if path != stand_ins] if told else []
+    environment["PYTHONPATH"] = os.pathsep.join([stand_ins, *rest])
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606  # which is what was asked for
     except OSError as error:

@@ -304,11 +304,11 @@ class Cache:
         return info, entry
 
     async def list_below(
-        self, uri: str, *, recursive: bool
+        self, uri: str, *, recursive: bool, fresh: bool = False
     ) -> AsyncIterator[tuple[list[tuple[ObjectInfo, int]], tuple[str, ...]]]:
         """Yield pages of ((info, cached bytes) of objects, prefixes)."""
         target = self.origins.target(uri)
-        async for page in self.written.pages(target, recursive=recursive):
+        async for page in self.written.pages(target, recursive=recursive, fresh=fresh):
             targets = [self.origins.target(info.uri) for info in page.objects]
             entries = self.store.catalogue.get_many(t.fingerprint for t in targets)
             rows = [

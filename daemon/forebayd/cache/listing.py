@@ -93,10 +93,12 @@ class Listings:
             pass
         return False
 
-    async def pages(self, target: Target, *, recursive: bool) -> AsyncIterator[Page]:
-        """Yield the listing below the target."""
+    async def pages(
+        self, target: Target, *, recursive: bool, fresh: bool = False
+    ) -> AsyncIterator[Page]:
+        """Yield the listing below the target; *fresh*: whatever is remembered."""
         key = "lr"[recursive] + target.fingerprint.hex()
-        known = self._get(key)
+        known = None if fresh else self._get(key)
         if known is not None:
             objects = tuple(ObjectInfo(*row) for row in known["objects"])
             prefixes = tuple(known["prefixes"])

@@ -20,7 +20,7 @@ from forebayd.errors import CacheFullError, ObjectNotFoundError, VersionChangedE
 from forebayd.origin.base import ObjectInfo, Page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from forebayd.cache.eviction import Evictor
     from forebayd.cache.fill import Filler
@@ -214,26 +214,28 @@ class Written:
                 return None
             raise
 
-    async def pages(self, target: Target, *, recursive: bool) -> AsyncIterator[Page]:
+    async def pages(
+        self, target: Target, *, recursive: bool, fresh: bool = False
+    ) -> AsyncIterator[Page]:
         """Yield the origin's listing with what is pending in it, and without what is removed."""
         prefix, folder = target.origin.config.prefix, target.uri.rstrip("/") + "/"
         ours = {upload.uri: _info(upload) for upload in self._order.below(prefix, folder)}
         hiding = self._order.hiding(prefix)  # now: one may be done before the page comes
         if not ours and not hiding:
-            async for page in self._listings.pages(target, recursive=recursive):
+            async for page in self._listings.pages(target, recursive=recursive, fresh=fresh):
                 yield page
             return
-        removed = sorted(barrier.trailer.uri for barrier in hiding)
+        removes = _Removes(hiding)
         new = sorted(
             (uri for uri in ours if recursive or "/" not in uri[len(folder) :]), reverse=True
         )
         known: set[str] = set()
         try:
-            async for page in self._listings.pages(target, recursive=recursive):
+            async for page in self._listings.pages(target, recursive=recursive, fresh=fresh):
                 shown = {
                     info.uri: ours.get(info.uri, info)
                     for info in page.objects
-                    if info.uri in ours or not self._is_hidden(prefix, info.uri, hiding)
+                    if info.uri in ours or not self._is_hidden(prefix, info.uri, removes)
                 }
                 while new and page.objects and new[-1] <= page.objects[-1].uri:
                     uri = new.pop()
@@ -244,8 +246,8 @@ class Written:
                     for name in page.prefixes
                     if any(uri.startswith(name) for uri in ours)
                     or not (
-                        any(_hides_all(barrier, name) for barrier in hiding)
-                        or (_any_below(removed, name) and not await self._shows_below(name))
+                        removes.hide_all(name)
+                        or (removes.any_below(name) and not await self._shows_below(name))
                     )
                 ]
                 known.update(prefixes)
@@ -263,10 +265,8 @@ class Written:
 
     def _removes_below(self, target: Target) -> bool:
         folder = target.uri.rstrip("/") + "/"
-        return any(
-            barrier.trailer.uri.startswith(folder) or _hides_all(barrier, folder)
-            for barrier in self._order.hiding(target.origin.config.prefix)
-        )
+        removes = _Removes(self._order.hiding(target.origin.config.prefix))
+        return removes.any_below(folder) or removes.hide_all(folder)
 
     async def _shows_below(self, name: str) -> bool:
         return await self._shows(self._origins.target(name))
@@ -281,22 +281,37 @@ class Written:
             pass
         return False
 
-    def _is_hidden(self, prefix: str, uri: str, hiding: list[Upload]) -> bool:
+    def _is_hidden(self, prefix: str, uri: str, removes: _Removes) -> bool:
         seen = self._order.seen(prefix, uri)
         if seen is not None:
             return seen.is_barrier
-        return any(barrier.refers_to(uri) for barrier in hiding)  # done a moment ago
+        return removes.hide(uri)  # done a moment ago
 
 
-def _any_below(sorted_uris: list[str], folder: str) -> bool:
-    at = bisect_left(sorted_uris, folder)
-    return at < len(sorted_uris) and sorted_uris[at].startswith(folder)
+class _Removes:
+    """Removes under way, looked up by name: thousands of them, for each of thousands of names."""
 
+    def __init__(self, barriers: Iterable[Upload]) -> None:
+        self._trees: list[Upload] = []
+        names: set[str] = set()
+        for barrier in barriers:
+            if barrier.trailer.kind == spool.REMOVE_TREE:
+                self._trees.append(barrier)
+            else:
+                names |= {barrier.trailer.uri, barrier.trailer.target}
+        self._names = names
+        self._sorted = sorted(names.union(tree.trailer.uri for tree in self._trees))
 
-def _hides_all(barrier: Upload, folder: str) -> bool:
-    """Tell whether nothing is left of a prefix, which ends with "/"."""
-    is_tree = barrier.trailer.kind == spool.REMOVE_TREE
-    return is_tree and barrier.refers_to(folder.rstrip("/"))
+    def hide(self, uri: str) -> bool:
+        return uri in self._names or any(tree.refers_to(uri) for tree in self._trees)
+
+    def hide_all(self, folder: str) -> bool:
+        """Tell whether nothing is left of a prefix, which ends with "/"."""
+        return any(tree.refers_to(folder.rstrip("/")) for tree in self._trees)
+
+    def any_below(self, folder: str) -> bool:
+        at = bisect_left(self._sorted, folder)
+        return at < len(self._sorted) and self._sorted[at].startswith(folder)
 
 
 def _info(upload: Upload) -> ObjectInfo:

@@ -200,16 +200,26 @@ class S3Writes(ABC):
 
     async def sign(self, uri: str, method: str, expires_s: int, form: Form | None) -> Signed:
         bucket, key = s3_names.split(uri)
-        client = await self._client()
-        if form is not None:
-            answer = await client.generate_presigned_post(
-                bucket, key, form.fields, form.conditions, expires_s
+        if self._config.credentials.anonymous:
+            raise InvalidPathError(
+                f"{uri}: this origin is asked without keys: nothing to sign with"
             )
-            return Signed(answer["url"], answer["fields"])
-        if method not in _SIGNED:
+        if form is not None and "${" in key:
+            # S3 puts the file's name there: the form would be for every key that begins so.
+            raise InvalidPathError(f"{uri}: a form is for one key: write its name out")
+        if form is None and method not in _SIGNED:
             raise InvalidPathError(f"{uri}: {method!r} is none of {', '.join(_SIGNED)}")
-        parameters = {"Bucket": bucket, "Key": key}
-        return Signed(await client.generate_presigned_url(method, parameters, expires_s), {})
+        client = await self._client()
+        try:
+            if form is not None:
+                answer = await client.generate_presigned_post(
+                    bucket, key, form.fields, form.conditions, expires_s
+                )
+                return Signed(answer["url"], answer["fields"])
+            parameters = {"Bucket": bucket, "Key": key}
+            return Signed(await client.generate_presigned_url(method, parameters, expires_s), {})
+        except Exception as error:
+            raise s3_errors.translated(uri, error) from error
 
     async def create_bucket(self, uri: str) -> None:
         bucket, _ = s3_names.split(f"{uri.rstrip('/')}/-")
