@@ -53,9 +53,9 @@ _finder = _Finder()
 
 
 def when_imported(name: str, action: Callable[[], object]) -> None:
-    """Call *action* now if the module is imported, and whenever it is. Errors are the importer's."""
+    """Call *action* now if the module is imported, and each time that it is."""
     if name in sys.modules:
         action()
     _finder.actions.setdefault(name, []).append(action)
     if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]  # a finder by its method
+        sys.meta_path.insert(0, _finder)

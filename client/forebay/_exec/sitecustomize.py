@@ -50,7 +50,9 @@ def _run_the_hidden_one() -> None:
     for finder in sys.meta_path:
         spec = getattr(finder, "find_spec", lambda *_: None)("sitecustomize", rest)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module(type(sys)("sitecustomize"))
+            module = type(sys)("sitecustomize")
+            module.__spec__, module.__file__ = spec, spec.origin
+            spec.loader.exec_module(module)
             return
 
 
