@@ -293,6 +293,36 @@ def test_python_starts_as_fast_as_before(plugged: DaemonProcess) -> None:
     assert told == "False False\n"
 
 
+def test_the_current_folder_stays_on_the_path(plugged: DaemonProcess, tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("VALUE = 1\n")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "run.py").write_text("import beside; print(beside.VALUE)\n")
+
+    done = subprocess.run(  # noqa: S603  # our own command
+        [*_EXEC, "--", sys.executable, "tools/run.py"],
+        cwd=tmp_path,
+        env=environment_below(plugged, PYTHONPATH=f":{os.environ.get('PYTHONPATH', '')}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_a_reloaded_module_is_plugged_again(plugged: DaemonProcess, bucket: Bucket) -> None:
+    bucket.put("k", b"x")
+
+    told = output(
+        plugged,
+        "import importlib, mmcv.fileio.file_client as m\n"
+        "m = importlib.reload(m)\n"
+        f"print(m.FileClient('aws').get({bucket.url('k')!r}).tobytes())",
+    )
+
+    assert told == "b'x'\n"
+
+
 # --- the command -------------------------------------------------------------------------------
 
 

@@ -27,8 +27,10 @@ def _install() -> None:
 def _plug(name: str) -> None:
     import importlib
 
+    loaded = sys.modules.get(name)
     try:
-        plug = importlib.import_module(name)
+        # Its classes are made of the framework's: of a reloaded one, anew.
+        plug = importlib.reload(loaded) if loaded else importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != "forebay":
             raise
