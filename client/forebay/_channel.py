@@ -9,6 +9,7 @@ parent's. Calls of other threads that a fork cuts are made again; every call her
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,8 @@ from forebay_protos import cache_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+log = logging.getLogger(__name__)
+
 Reply = TypeVar("Reply")
 
 _MESSAGE_BYTES = 64 << 20
@@ -39,6 +42,7 @@ _OPTIONS = (
 )
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.1
 _BROKEN_TRIES = 3
+_QUIET_S = 3.0  # a daemon that is restarted is back by then
 _CLOSED = ("closed channel", "Channel closed")  # as grpcio says it, in two places
 _CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
@@ -195,6 +199,7 @@ class _Attempt:
         self._deadline = time.monotonic() + timeout_s
         self._pause_s = _FIRST_PAUSE_S
         self._broken = 0
+        self._has_told = False
 
     @property
     def left_s(self) -> float | None:
@@ -224,6 +229,7 @@ class _Attempt:
                     f"permission denied at {self._address}: the daemon serves its own group there, "
                     f"to which uid {os.geteuid()} does not belong: run as a member of it"
                 ) from error
+            self._say_that_it_waits()
             if not self._wait or time.monotonic() + self._pause_s >= self._deadline:
                 raise DaemonUnavailableError(
                     f"no Forebay daemon answers at {self._address} (waited {self._timeout_s:g} s: "
@@ -236,6 +242,16 @@ class _Attempt:
                 f"the call failed: {error.code().name}: {error.details()}"
             ) from error
         return True
+
+    def _say_that_it_waits(self) -> None:
+        began = self._deadline - self._timeout_s
+        if self._wait and not self._has_told and time.monotonic() - began > _QUIET_S:
+            self._has_told = True
+            log.warning(
+                "no Forebay daemon answers at %s: waiting up to %g s for it",
+                self._address,
+                self._timeout_s,
+            )
 
     def pause(self) -> None:
         time.sleep(self._pause_s)

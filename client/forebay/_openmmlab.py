@@ -307,7 +307,12 @@ class LeasedLmdb:
         self._pid = os.getpid()
         self._lease = ExitStack()
         local = self._lease.enter_context(client.local_path(self.db_path))
-        return lmdb.open(local, readonly=True, lock=False, readahead=self.readahead, **self.kwargs)
+        options = {"readonly": True, "lock": False, "readahead": self.readahead, **self.kwargs}
+        try:
+            # One file instead of a folder is an LMDB, too.
+            return lmdb.open(local, **{"subdir": Path(local).is_dir(), **options})
+        except lmdb.Error as error:
+            raise type(error)(f"{self.db_path}: {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None, "_lease": None}  # opened anew where it is read

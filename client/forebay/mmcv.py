@@ -8,6 +8,7 @@ object. Under ``forebay exec`` no import is needed.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,8 @@ def _register_loaders() -> None:
             backend = PetrelBackend()
             if not backend._client.is_mapped(filename):
                 return load(filename, map_location=map_location, **kwargs)
+            if not backend.isfile(filename):
+                raise FileNotFoundError(f"{filename} can not be found.")
             with backend.get_local_path(filename) as path:
                 return checkpoint.load_from_local(path, map_location)
 
@@ -175,4 +178,4 @@ def _register_loaders() -> None:
     register_scheme(("http://", "https://"), checkpoint.load_from_http, force=True)
 
 
-register()
+register(local_paths="FOREBAY_EXEC" in os.environ)

@@ -265,6 +265,8 @@ def _register_loaders(*, local_paths: bool) -> None:
             store = PetrelBackend()
             if not store._client.is_mapped(filename):
                 return load(filename, map_location=map_location, **kwargs)
+            if not store.isfile(filename):
+                raise FileNotFoundError(f"{filename} can not be found.")
             with store.get_local_path(filename) as path:
                 return _load(path, map_location)
 
@@ -296,4 +298,4 @@ def _load(file: Any, map_location: Any) -> Any:
         return torch.load(file, map_location=map_location)
 
 
-register()
+register(local_paths="FOREBAY_EXEC" in os.environ)

@@ -117,6 +117,8 @@ class Client:
 
     def _uri(self, uri: str) -> str:
         """Return a URI with its cluster; mapped paths are none, and the client's."""
+        if not isinstance(uri, str):
+            raise TypeError(f"the first argument is the URI, a str, not {type(uri).__name__}")
         match = _S3_URI.match(uri)
         if match is not None and match["cluster"] is None and self._cluster:
             return f"{self._cluster}:{uri}"

@@ -28,15 +28,15 @@ def _plug(name: str) -> None:
     import importlib
 
     loaded = sys.modules.get(name)
+    if loaded is not None and not hasattr(loaded, "register"):
+        return  # it is being imported, imports the framework itself, and goes on
     try:
         # Its classes are made of the framework's: of a reloaded one, anew.
-        plug = importlib.reload(loaded) if loaded else importlib.import_module(name)
+        importlib.reload(loaded) if loaded else importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != "forebay":
             raise
         print(f"forebay exec: {sys.executable} has no package forebay", file=sys.stderr)
-        return
-    plug.register(local_paths=True)
 
 
 def _replace_s3() -> None:

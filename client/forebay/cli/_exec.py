@@ -57,7 +57,9 @@ def exec_(
     except ForebayError as error:
         raise click.UsageError(f"FOREBAY_PATH_MAPPING: {error}") from error
     for text in mappings:
-        prefix, _, target = text.partition("=")
+        prefix, equals, target = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r}: write FROM=TO", param_hint="--path-mapping")
         try:
             check_mapping({prefix: target})
         except ForebayError as error:
@@ -65,6 +67,7 @@ def exec_(
         mapping[prefix] = target
     if address is not None:
         environment["FOREBAY_ADDRESS"] = address
+    environment["FOREBAY_EXEC"] = "1"
     if s3:
         environment["FOREBAY_EXEC_S3"] = "1"
     # A daemon that is down is said now, not by the hundredth line of a traceback.

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 _COMMITTED_MODE = 0o640  # what is acknowledged is no longer its writer's to change
 _TIDY_AGAIN_S = 10.0
+_LOOK_S = 0.25  # at what a writer that waits is waiting for
 _FORSAKEN_S = 30.0  # a client that waits asks again much sooner
 
 
@@ -287,7 +288,7 @@ class Spool:
             upload.attempts = 1  # at least: of a daemon that died before it answered
         self.order.add(upload)
         self._dispatcher.wake()
-        info = await upload.done
+        info = await self._unblocked(upload)
         version = info.version if info else ""
         self.departures.remember(trailer.operation, version)
         self.departures.save()
@@ -297,6 +298,25 @@ class Spool:
             self.journal.remove_staged(staged.name)
             self.staging.forget(staged)
         return version
+
+    async def _unblocked(self, upload: Upload) -> ObjectInfo | None:
+        """Return what a write that somebody waits for became.
+
+        Raises UploadFailedError once it waits for one that failed for good: that takes an operator,
+        and what is done after its writer was told that it failed would be a surprise.
+        """
+        while True:
+            await asyncio.wait([upload.done], timeout=_LOOK_S)
+            culprit = None if upload.done.done() else self.order.culprit(upload)
+            if culprit is None:
+                if upload.done.done():
+                    return upload.done.result()
+                continue
+            self._withdraw(
+                upload,
+                f"nothing was done, for it would have to wait for {culprit.uri}, which failed for "
+                f"good ({culprit.last_error}): retry or discard that first, see `forebay uploads`",
+            )
 
     async def change(self, trailer: spool.Trailer) -> None:
         """Take a remove, which is answered when it is durable, or do a copy or a move."""
