@@ -36,7 +36,7 @@ test-interpreters: $(VENV)/.installed ## the quick tests on every other Python f
 	  [ "$$version" != "$$main" ] || continue; \
 	  $(MAKE) --no-print-directory .venv-$$version/.installed PYTHON_OF_VERSION="$$python" && \
 	  echo "Python $$version:" && \
-	  .venv-$$version/bin/python -m pytest -q -m "not stress and not gpu" \
+	  .venv-$$version/bin/python -m pytest -q -m "not stress and not gpu" $(PARALLEL) \
 	    --summary .pytest_results/python$$version.json $(QUICK_TESTS) || exit 1; \
 	done
 

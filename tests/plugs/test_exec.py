@@ -104,6 +104,26 @@ def test_mmengine_needs_no_import(plugged: DaemonProcess, bucket: Bucket) -> Non
     assert told == "b'x' b'x'\n"
 
 
+@pytest.mark.parametrize("name", ["mmcv", "mmengine"])
+def test_plugs_may_also_be_imported(
+    plugged: DaemonProcess, bucket: Bucket, tmp_path: Path, name: str
+) -> None:
+    bucket.put("k", b"x")
+
+    told = output(
+        plugged,
+        f"import forebay.{name}, mmcv\n"
+        "from mmengine import fileio\n"
+        f"import forebay.mmengine, forebay.mmcv\n"
+        f"print(fileio.get('data/k'), mmcv.FileClient('disk').get('data/k'))",
+        "--path-mapping",
+        f"data/={bucket.url()}",
+        cwd=tmp_path,
+    )
+
+    assert told == "b'x' b'x'\n"
+
+
 def test_upstreams_own_petrel_backend_works_on_the_stand_in(
     plugged: DaemonProcess, bucket: Bucket
 ) -> None:

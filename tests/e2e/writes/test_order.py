@@ -208,6 +208,22 @@ def test_what_was_refused_blocks_a_later_remove_and_nothing_else(
         blocked.get(bucket.url("old"))
 
 
+def test_copies_and_moves_behind_it_fail_at_once_and_are_not_done_later(
+    blocked: forebay.Client, bucket: Bucket
+) -> None:
+    bucket.put("source", b"source")
+    refused = change_of(blocked.uploads(), bucket.url("new"))
+
+    for change in (blocked.copy, blocked.move):
+        with pytest.raises(forebay.UploadFailedError, match="new, which failed for good"):
+            change(bucket.url("source"), bucket.url("target"))
+
+    blocked.settle_uploads([refused.id], discard=True)
+    blocked.flush()
+    assert bucket.find("target") is None
+    assert bucket.get("source") == b"source"
+
+
 def test_retry_releases_it(blocked: forebay.Client, proxy: FaultProxy, bucket: Bucket) -> None:
     proxy.clear()
 
