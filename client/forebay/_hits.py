@@ -269,7 +269,12 @@ class Hits:
                         data = b""
                     if len(data) == size and view.table[at : at + RECORD_SIZE] == known[_AT_SIZE:]:
                         view.recency[(at - HEADER_SIZE) // RECORD_SIZE] = now
-                        count_hit(view.counters.row, size, now)
+                        row = view.counters.row
+                        hits = row[HITS] + 1
+                        row[HITS] = hits
+                        row[HIT_BYTES] += size
+                        if not hits % TIMED_ONE_IN:
+                            time_hit(row, now)
                         view.remember(path, known)
                         return data
         return self.look(path, None, None)
