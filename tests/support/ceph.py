@@ -7,6 +7,7 @@ process waits for the end of a pipe that only we hold open, then destroys the cl
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,7 @@ _SCRIPTS = Path(__file__).parents[2] / "deploy" / "ceph"
 _BINARIES = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 # The daemons' sockets lie below it, and a socket's path holds 107 bytes.
 _LONGEST_FOLDER = 60
+_STARTS = 3
 _GUARD = 'cat >/dev/null; exec "$0" destroy "$1" >/dev/null 2>&1'
 
 
@@ -128,13 +130,7 @@ def running_ceph() -> Iterator[Ceph]:
         start_new_session=True,  # Ctrl-C is for the tests; the guard comes after them
     )
     try:
-        started = subprocess.run(  # noqa: S603  # our own script
-            [script, "start", folder, "0"],
-            env={"PATH": _system_path(), "CEPH_DEV_STORE": "memstore", "CEPH_DEV_SIZE": "8G"},
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-        )
+        started = _start(script, folder)
         told = dict(line.split("=", 1) for line in started.stdout.splitlines())
         yield Ceph(
             told["AWS_ENDPOINT_URL"],
@@ -147,6 +143,29 @@ def running_ceph() -> Iterator[Ceph]:
         guard.stdin.close()
         guard.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(script: str, folder: str) -> subprocess.CompletedProcess[str]:
+    """Run the script's start; again if a port that was free is taken when it is wanted.
+
+    One after the other: the tests that run side by side each have a cluster.
+    """
+    with (Path(tempfile.gettempdir()) / "fb-ceph-start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for attempt in range(1, _STARTS + 1):
+            started = subprocess.run(  # noqa: S603  # our own script
+                [script, "start", folder, "0"],
+                env={"PATH": _system_path(), "CEPH_DEV_STORE": "memstore", "CEPH_DEV_SIZE": "8G"},
+                stdout=subprocess.PIPE,
+                check=attempt == _STARTS,
+                text=True,
+            )
+            if started.returncode == 0:
+                break
+            subprocess.run(  # noqa: S603  # our own script
+                [script, "destroy", folder], env={"PATH": _system_path()}, check=False
+            )
+    return started
 
 
 def _system_path() -> str:
