@@ -16,7 +16,24 @@ _FRAMES = 8  # between the end of a `with` and the file that it closes
 _THEIRS = ("fsspec/core.py", "pandas/io/common.py")
 
 
-class Written(io.BufferedIOBase):
+class _Discardable(io.IOBase):
+    """A file that publishes nothing if an exception leaves its ``with``, or if it is dropped."""
+
+    def discard(self) -> None:
+        """Publish nothing."""
+        raise NotImplementedError
+
+    def __exit__(self, error_class: object, *_: object) -> None:
+        if error_class is None:
+            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        """Leave it to the writer's own finalizer, which publishes nothing."""
+
+
+class Written(_Discardable, io.BufferedIOBase):
     """A file open for writing, with the attributes that users of fsspec look at.
 
     In a transaction it is published by ``commit``, after it was closed.
@@ -62,17 +79,8 @@ class Written(io.BufferedIOBase):
         self._writer.discard()
         super().close()
 
-    def __exit__(self, error_class: object, *_: object) -> None:
-        if error_class is None:
-            self.close()
-        else:
-            self.discard()
 
-    def __del__(self) -> None:
-        """Leave it to the writer's own finalizer, which publishes nothing."""
-
-
-class Compressed(io.BufferedIOBase):
+class Compressed(_Discardable, io.BufferedIOBase):
     """A file open for writing that compresses; the compressors leave the file below them open."""
 
     def __init__(self, file: Written, compressor: Any) -> None:
@@ -105,17 +113,8 @@ class Compressed(io.BufferedIOBase):
             self._compressor.close()
         super().close()
 
-    def __exit__(self, error_class: object, *_: object) -> None:
-        if error_class is None:
-            self.close()
-        else:
-            self.discard()
 
-    def __del__(self) -> None:
-        """Leave it to the writer's own finalizer, which publishes nothing."""
-
-
-class WrittenText(io.TextIOWrapper):
+class WrittenText(_Discardable, io.TextIOWrapper):
     """A file of text in front of one that can be discarded."""
 
     def __init__(self, file: Written | Compressed, **options: Any) -> None:
@@ -125,15 +124,6 @@ class WrittenText(io.TextIOWrapper):
     def discard(self) -> None:
         """Publish nothing."""
         self._file.discard()
-
-    def __exit__(self, error_class: object, *_: object) -> None:
-        if error_class is None:
-            self.close()
-        else:
-            self.discard()
-
-    def __del__(self) -> None:
-        """Leave it to the writer's own finalizer, which publishes nothing."""
 
 
 def _is_left_by_exception() -> bool:

@@ -68,6 +68,7 @@ class Objects:
     """Objects as the file clients of OpenMMLab see them. Cheap to make."""
 
     _allow_symlink = False
+    _folder_mark = ""  # behind the names of folders in listings
 
     def __init__(
         self,
@@ -162,30 +163,28 @@ class Objects:
         """
         return self._client.local_path(self._object(filepath))
 
-    def _list(
+    def list_dir_or_file(
         self,
         dir_path: StrPath,
-        *,
-        dirs: bool,
-        files: bool,
-        suffix: str | tuple[str, ...] | None,
-        recursive: bool,
-        mark: str = "",
+        list_dir: bool = True,
+        list_file: bool = True,
+        suffix: str | tuple[str, ...] | None = None,
+        recursive: bool = False,
     ) -> Iterator[str]:
-        """Return names below a prefix, those of folders with *mark* behind them.
-
-        Raises TypeError at once, as upstream does.
-        """
-        if dirs and suffix is not None:
+        """Return names relative to *dir_path*. Raises TypeError at once, as upstream does."""
+        if list_dir and suffix is not None:
             raise TypeError("`list_dir` should be False when `suffix` is not None")
         if suffix is not None and not isinstance(suffix, (str, tuple)):
             raise TypeError("`suffix` must be a string or tuple of strings")
         root = self._client._uri(self._object(dir_path)).rstrip("/") + "/"
-        names = self._below(root, recursive=recursive)
         return (
-            name[:-1] + mark if name.endswith("/") else name
-            for name in names
-            if (dirs if name.endswith("/") else files and (not suffix or name.endswith(suffix)))
+            name[:-1] + self._folder_mark if name.endswith("/") else name
+            for name in self._below(root, recursive=recursive)
+            if (
+                list_dir
+                if name.endswith("/")
+                else list_file and (not suffix or name.endswith(suffix))
+            )
         )
 
     def _below(self, root: str, *, recursive: bool) -> Iterator[str]:

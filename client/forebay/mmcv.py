@@ -26,7 +26,7 @@ from forebay._imports import when_imported
 from forebay._openmmlab import LeasedLmdb, MappedFiles, Objects, make_picklable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from forebay._paths import StrPath
 
@@ -35,8 +35,6 @@ _NAMES = ("petrel", "ceph", "s3", "forebay")
 
 class PetrelBackend(Objects, upstream.BaseStorageBackend):
     """Answers for ``petrel`` and its like: ``get`` gives a memoryview, folders have no slash."""
-
-    _folder_mark = ""
 
     def get(self, filepath: StrPath) -> memoryview:
         """Return an object's bytes. Raises ObjectNotFoundError, which is a FileNotFoundError."""
@@ -48,24 +46,6 @@ class PetrelBackend(Objects, upstream.BaseStorageBackend):
 
     def join_path(self, filepath: StrPath, *filepaths: StrPath) -> str:
         return self._join(filepath, filepaths, strip=False)
-
-    def list_dir_or_file(
-        self,
-        dir_path: StrPath,
-        list_dir: bool = True,
-        list_file: bool = True,
-        suffix: str | tuple[str, ...] | None = None,
-        recursive: bool = False,
-    ) -> Iterator[str]:
-        """Return names relative to *dir_path*."""
-        return self._list(
-            dir_path,
-            dirs=list_dir,
-            files=list_file,
-            suffix=suffix,
-            recursive=recursive,
-            mark=self._folder_mark,
-        )
 
 
 class AWSBackend(PetrelBackend):

@@ -27,7 +27,7 @@ from forebay._local import file_name
 from forebay._openmmlab import LeasedLmdb, MappedFiles, Objects, make_picklable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from forebay._paths import StrPath
 
@@ -39,32 +39,12 @@ _COPY_BYTES = 1 << 20
 class PetrelBackend(Objects, upstream.BaseStorageBackend):
     """Answers for ``petrel`` and its like: ``get`` gives bytes, folders have no slash."""
 
-    _folder_mark = ""
-
     def get(self, filepath: StrPath) -> bytes:
         """Return an object's bytes. Raises ObjectNotFoundError, which is a FileNotFoundError."""
         return self._client.get(self._object(filepath))
 
     def join_path(self, filepath: StrPath, *filepaths: StrPath) -> str:
         return self._join(filepath, filepaths, strip=True)
-
-    def list_dir_or_file(
-        self,
-        dir_path: StrPath,
-        list_dir: bool = True,
-        list_file: bool = True,
-        suffix: str | tuple[str, ...] | None = None,
-        recursive: bool = False,
-    ) -> Iterator[str]:
-        """Return names relative to *dir_path*."""
-        return self._list(
-            dir_path,
-            dirs=list_dir,
-            files=list_file,
-            suffix=suffix,
-            recursive=recursive,
-            mark=self._folder_mark,
-        )
 
     def generate_presigned_url(
         self, url: str, client_method: str = "get_object", expires_in: int = 3600

@@ -229,17 +229,23 @@ class Written:
         new = sorted(
             (uri for uri in ours if recursive or "/" not in uri[len(folder) :]), reverse=True
         )
+        told: set[str] = set()  # of ours: pages of files are sorted each by itself only
         known: set[str] = set()
         try:
             async for page in self._listings.pages(target, recursive=recursive, fresh=fresh):
                 shown = {
                     info.uri: ours.get(info.uri, info)
                     for info in page.objects
-                    if info.uri in ours or not self._is_hidden(prefix, info.uri, removes)
+                    if (
+                        info.uri not in told
+                        if info.uri in ours
+                        else not self._is_hidden(prefix, info.uri, removes)
+                    )
                 }
                 while new and page.objects and new[-1] <= page.objects[-1].uri:
                     uri = new.pop()
                     shown[uri] = ours[uri]
+                told.update(uri for uri in shown if uri in ours)
                 objects = tuple(shown[uri] for uri in sorted(shown))
                 prefixes = [
                     name
