@@ -75,8 +75,8 @@ class Channel:
     def call(self, method: str, request: Any, timeout_s: float, *, wait: bool = True) -> Any:
         """Return the reply of a unary call; waits for a daemon that is down unless told not to."""
         for attempt in self._attempts(timeout_s, wait=wait):
-            with attempt, _gate.passed():
-                return getattr(self._get_stub(), method)(request, timeout=attempt.left_s)
+            with attempt, self._inside():
+                return _reply(getattr(self._get_stub(), method), request, attempt.left_s)
         raise AssertionError  # the attempts end with an error
 
     def send(
@@ -87,10 +87,11 @@ class Channel:
         What *make_requests* or its iterator raises is raised here.
         """
         for attempt in self._attempts(timeout_s):
-            with attempt, _gate.passed():
+            with attempt:
                 requests = _Requests(make_requests())
                 try:
-                    return getattr(self._get_stub(), method)(requests, timeout=attempt.left_s)
+                    with self._inside():
+                        return _reply(getattr(self._get_stub(), method), requests, attempt.left_s)
                 except grpc.RpcError:
                     if requests.error is not None:
                         raise requests.error from None
@@ -114,11 +115,11 @@ class Channel:
             call = None
             try:
                 with attempt:
-                    with _gate.passed():
+                    with self._inside():
                         start = getattr(self._get_stub(), method)
                         call = start(make_request(), timeout=attempt.left_s)
                     while True:
-                        with _gate.passed():
+                        with self._inside():
                             reply = next(call, None)
                         if reply is None:
                             return
@@ -126,7 +127,7 @@ class Channel:
                         yield reply
             finally:
                 if call is not None:
-                    with _gate.passed():
+                    with self._inside():
                         call.cancel()
 
     def start(self, method: str, request: Any, timeout_s: float) -> Any:
@@ -134,11 +135,33 @@ class Channel:
 
         Keep the call: it is cancelled when it is dropped.
         """
-        with contextlib.suppress(grpc.RpcError, ValueError), _gate.passed():
+        with contextlib.suppress(grpc.RpcError, ValueError), self._inside():
             call = getattr(self._get_stub(), method)(request, timeout=timeout_s)
             self._unread.add(call)
             return call
         return None
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Be in gRPC, where no fork happens; an exception that is not gRPC's costs the channel.
+
+        It is a signal handler's (Ctrl-C, a killed worker of a loader), and may have come when a
+        call was half begun: the channel would wait forever for the call's end before it closes.
+        """
+        with _gate.passed():
+            try:
+                yield
+            except (grpc.RpcError, ValueError):
+                raise
+            except BaseException:
+                self._abandon()
+                raise
+
+    def _abandon(self) -> None:
+        with self._lock:
+            channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            threading.Thread(target=channel.close, name="forebay-abandon", daemon=True).start()
 
     def _attempts(
         self, timeout_s: float, *, wait: bool = True, has_deadline: bool = True
@@ -166,6 +189,24 @@ class Channel:
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
         self._unread.clear()
+
+
+def _reply(method: Any, request: Any, timeout_s: float | None) -> Any:
+    """Return the reply of a call with one reply, in a way that a signal may interrupt.
+
+    A blocking call cannot be cancelled, and its channel cannot be closed after an exception of a
+    signal handler. Handlers run in the main thread only; elsewhere it saves 80 us.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return method(request, timeout=timeout_s)
+    call = method.future(request, timeout=timeout_s)
+    try:
+        return call.result()
+    except grpc.FutureCancelledError:
+        raise call from None  # the error of the blocking call
+    except BaseException:
+        call.cancel()
+        raise
 
 
 class _Requests:

@@ -28,15 +28,17 @@ class ForkGate:
     """One for the process, closed during a fork."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()  # of one fork at a time; taken before _changed
-        self._changed = threading.Condition(threading.Lock())  # guards what follows
+        self._turn = threading.Lock()  # of one fork at a time; taken before _lock
+        # Taken as a lock, which an exception of a signal handler cannot leave half taken.
+        self._lock = threading.Lock()  # guards what follows
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._forking: int | None = None  # the thread that forks
 
     @contextlib.contextmanager
     def passed(self) -> Iterator[None]:
         """Be where no fork happens. The code inside must end when its channel is closed."""
-        with self._changed:
+        with self._lock:
             # The forking thread may get here through a finalizer, and must not wait for itself.
             while self._forking not in (None, threading.get_ident()):
                 self._changed.wait()
@@ -44,9 +46,10 @@ class ForkGate:
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._inside -= 1
-                self._changed.notify_all()
+                if self._forking is not None:
+                    self._changed.notify_all()
 
     def shut(self, cut: Callable[[], bool]) -> None:
         """Let nobody in and wait until everybody is out; *cut* ends the calls under way.
@@ -55,12 +58,12 @@ class ForkGate:
         started another call.
         """
         self._turn.acquire()
-        with self._changed:
+        with self._lock:
             self._forking = threading.get_ident()
         deadline = time.monotonic() + _LONGEST_WAIT_S
         while time.monotonic() < deadline:
             is_cut = cut()
-            with self._changed:
+            with self._lock:
                 if is_cut and not self._inside:
                     break
                 self._changed.wait(_PAUSE_S)
@@ -70,7 +73,7 @@ class ForkGate:
 
     def open(self) -> None:
         """Let everybody in again, after the fork, in the parent."""
-        with self._changed:
+        with self._lock:
             self._forking = None
             self._changed.notify_all()
         self._turn.release()

@@ -198,19 +198,23 @@ class Written:
 
         Raises ObjectNotFoundError if it is neither.
         """
-        upload = self._order.seen(target.origin.config.prefix, target.uri)
+        prefix, folder = target.origin.config.prefix, target.uri.rstrip("/") + "/"
+        upload = self._order.seen(prefix, target.uri)
         if upload is not None and not upload.is_barrier:
             return _info(upload)
+        # Now: what is pending may be done before the origin's answer, which is older, comes.
+        is_above_ours = any(True for _ in self._order.below(prefix, folder))
+        removes = _Removes(self._order.hiding(prefix))
         try:
             if upload is not None:
                 raise ObjectNotFoundError(f"{target.uri}: removed on this node")
             info = await self._listings.stat(target, fresh=fresh)
-            if info is None and self._removes_below(target) and not await self._shows(target):
+            hides = removes.any_below(folder) or removes.hide_all(folder)
+            if info is None and hides and not await self._shows(target):
                 raise ObjectNotFoundError(f"{target.uri}: all below it is removed on this node")
             return info
         except ObjectNotFoundError:
-            folder = target.uri.rstrip("/") + "/"
-            if any(True for _ in self._order.below(target.origin.config.prefix, folder)):
+            if is_above_ours:
                 return None
             raise
 
@@ -268,11 +272,6 @@ class Written:
             if not recursive and "/" in uri[len(folder) :]
         }
         yield Page(tuple(rest), tuple(sorted(folders - known)))
-
-    def _removes_below(self, target: Target) -> bool:
-        folder = target.uri.rstrip("/") + "/"
-        removes = _Removes(self._order.hiding(target.origin.config.prefix))
-        return removes.any_below(folder) or removes.hide_all(folder)
 
     async def _shows_below(self, name: str) -> bool:
         return await self._shows(self._origins.target(name))

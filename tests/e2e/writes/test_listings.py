@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,3 +87,20 @@ def test_names_come_in_order_wherever_the_objects_are(
     gate.release()
     held.flush()
     assert below(held, bucket.url("dir/"), recursive=True) == [*"ab", "c/1", *"defg"]
+
+
+def test_prefix_is_there_while_its_first_object_arrives(
+    held: forebay.Client, proxy: FaultProxy, bucket: Bucket
+) -> None:
+    write = proxy.gate("dir/sub/a", method="PUT")
+    held.put(bucket.url("dir/sub/a"), b"x")
+    answer = proxy.stall_body(lambda request: "prefix=" in request.query)
+
+    with ThreadPoolExecutor(1) as pool:
+        is_prefix = pool.submit(held.isdir, bucket.url("dir/sub"))
+        answer.wait_for(1)  # "nothing", said before the write arrives
+        write.release()
+        held.flush()
+        answer.release()
+
+        assert is_prefix.result(60)

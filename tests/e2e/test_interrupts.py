@@ -1,0 +1,37 @@
+"""Ctrl-C, or another signal whose handler raises, in the middle of whatever the client does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from support.interrupted import OBJECTS
+from support.rounds import rounds
+
+if TYPE_CHECKING:
+    from .conftest import FileOrigin, StartLocal
+
+_PROGRAM_ENDS_S = 120
+
+
+@rounds("interrupts", 100, 2000)
+def test_interrupted_program_goes_on_and_ends(
+    start_local: StartLocal, files: FileOrigin, interrupts: int
+) -> None:
+    daemon = start_local()
+    for number in range(OBJECTS):
+        files.put(f"{number}", f"{number}".encode())
+
+    done = subprocess.run(  # noqa: S603  # ours
+        [sys.executable, "-m", "support.interrupted", files.url(), str(interrupts)],
+        env={**os.environ, "FOREBAY_ADDRESS": daemon.address},
+        capture_output=True,
+        text=True,
+        timeout=_PROGRAM_ENDS_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{interrupts}\n"
