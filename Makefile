@@ -16,8 +16,8 @@ QUICK_TESTS := tests/unit tests/format tests/e2e/test_smoke.py \
 BENCHMARKS := $(filter-out %/common.py,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-interpreters stress check lint types imports bench protos clean
-.PHONY: clean-results ceph
+.PHONY: help demo test test-docker test-interpreters stress check lint types imports bench docs
+.PHONY: protos clean clean-results ceph
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -27,8 +27,12 @@ demo: $(VENV)/.installed ## Forebay at work: origin, daemon, two epochs of a loa
 	@PYTHONPATH=tests $(BIN)/python -m deploy.demo
 
 test: $(VENV)/.plugs ceph ## all tests but those of `make stress`, and the quick ones on each Python found
-	$(PYTEST) -m "not stress and not gpu" $(PARALLEL)
+	$(PYTEST) -m "not stress and not gpu and not docker" $(PARALLEL)
 	@$(MAKE) --no-print-directory test-interpreters
+
+test-docker: $(VENV)/.installed ## the image, docker compose, containers as clients; as root
+	@deploy/dev/docker.sh
+	$(PYTEST) -m docker -o faulthandler_timeout=480 --summary .pytest_results/docker.json tests/docker
 
 test-interpreters: $(VENV)/.installed ## the quick tests on every other Python found
 	@main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -36,7 +40,7 @@ test-interpreters: $(VENV)/.installed ## the quick tests on every other Python f
 	  [ "$$version" != "$$main" ] || continue; \
 	  $(MAKE) --no-print-directory .venv-$$version/.installed PYTHON_OF_VERSION="$$python" && \
 	  echo "Python $$version:" && \
-	  .venv-$$version/bin/python -m pytest -q -m "not stress and not gpu" $(PARALLEL) \
+	  .venv-$$version/bin/python -m pytest -q -m "not stress and not gpu and not docker" $(PARALLEL) \
 	    --summary .pytest_results/python$$version.json $(QUICK_TESTS) || exit 1; \
 	done
 
@@ -57,6 +61,9 @@ imports: $(VENV)/.installed
 
 bench: $(VENV)/.plugs ceph ## every number that the documentation claims
 	@for script in $(BENCHMARKS); do echo "$$script:"; $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.installed ## docs/configuration.md, from the definitions
+	$(BIN)/python -m deploy.dev.configuration_docs docs/configuration.md
 
 protos: .venv-protos/.installed ## the stubs, from cache.proto
 	.venv-protos/bin/python -m grpc_tools.protoc -I protos \

@@ -33,6 +33,9 @@ Reply = TypeVar("Reply")
 _MESSAGE_BYTES = 64 << 20
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
+    # Objects come as a stream of messages of 1 MiB: twice as fast as with a window of 64 KiB.
+    ("grpc.http2.lookahead_bytes", 16 << 20),
+    ("grpc.http2.max_frame_size", 1 << 20),
     ("grpc.enable_http_proxy", 0),  # the daemon is near; proxies are for the origin
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_BYTES),

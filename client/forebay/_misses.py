@@ -113,7 +113,10 @@ class Misses:
             if data is not None:
                 return data
             self._node.doubt()  # is this the folder into which it filled?
-        return b"".join(self.read(uri, low, high, filled.version, filled.size_bytes, timeout_s))
+        sink = io.BytesIO()  # its buffer becomes its bytes without a copy
+        for data in self.read(uri, low, high, filled.version, filled.size_bytes, timeout_s):
+            sink.write(data)
+        return sink.getvalue()
 
     def _get_large(
         self, path: StrPath, uri: str, low: int, end: int, first: pb.Filled, timeout_s: float
@@ -126,8 +129,7 @@ class Misses:
             _range(uri, at, min(end, at + FIRST_BYTES), first.version, is_continuation=True)
             for at in starts
         ]
-        # The buffer of a BytesIO becomes its bytes without a copy.
-        sink, identity = io.BytesIO(), b""
+        sink, identity = io.BytesIO(), b""  # the buffer becomes bytes without a copy
         timeouts = -(-(end - low) // PIECE_BYTES)
         for index, piece in self._fill_all(pieces, timeout_s * timeouts, inline=False):
             outcome = piece.WhichOneof("outcome")
@@ -238,8 +240,9 @@ class Misses:
 
         pieces = max(1, -(-(stop - start) // PIECE_BYTES))
         for reply in self._node.channel.stream("Read", request, timeout_s * pieces):
-            position += len(reply.data)
-            yield reply.data
+            data: bytes = reply.data  # a copy, each time that it is asked for
+            position += len(data)
+            yield data
         if position < stop:
             raise ForebayError(f"{uri}: the daemon sent {position - start} of {stop - start} bytes")
 

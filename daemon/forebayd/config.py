@@ -12,7 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from forebay_protos import addresses, uris
@@ -33,34 +33,49 @@ _SHARE_OF_FREE_SPACE = 0.8
 class CredentialsConfig:
     """Where an origin's keys come from; never the keys themselves."""
 
-    profile: str | None = None  # of the AWS configuration files
-    access_key_env: str | None = None
-    secret_key_env: str | None = None
-    session_token_env: str | None = None
-    file: Path | None = None  # an AWS credentials file
-    anonymous: bool = False
+    profile: Annotated[str | None, "A profile of the AWS configuration files."] = None
+    access_key_env: Annotated[str | None, "The variable that holds the access key."] = None
+    secret_key_env: Annotated[str | None, "The variable that holds the secret key."] = None
+    session_token_env: Annotated[str | None, "The variable that holds a session token."] = None
+    file: Annotated[Path | None, "A credentials file as AWS has it."] = None
+    anonymous: Annotated[bool, "Ask without keys."] = False
 
 
 @dataclass(frozen=True, slots=True)
 class OriginConfig:
     """One origin: the URIs below a prefix."""
 
-    prefix: str
-    endpoint_url: str | None = None
-    region: str | None = None
-    addressing: Literal["path", "virtual"] = "path"
-    ca_bundle: Path | None = None
-    driver: Literal["obstore", "s3fs", "fsspec"] = "obstore"
+    prefix: Annotated[str, "The URIs that it serves: `s3://`, `s3://bucket`, `file:///data`."]
+    endpoint_url: Annotated[
+        str | None,
+        "Where S3 is; by default `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, without them AWS.",
+    ] = None
+    region: Annotated[str | None, "By default `AWS_REGION` or `AWS_DEFAULT_REGION`."] = None
+    addressing: Annotated[
+        Literal["path", "virtual"], "Where the bucket stands: in the path or in the host."
+    ] = "path"
+    ca_bundle: Annotated[Path | None, "Certificates by which the endpoint's is checked."] = None
+    driver: Annotated[
+        Literal["obstore", "s3fs", "fsspec"], "What reads it; of all but S3 always fsspec."
+    ] = "obstore"
     credentials: CredentialsConfig = field(default_factory=CredentialsConfig)
-    account: str | None = None  # any text: whose buckets these are, where names depend on the keys
-    freshness: Literal["immutable", "max_age", "always"] = "max_age"
-    max_age_s: float = 300.0
-    max_stale_s: float = 3600.0
-    write_mode: Literal["write_back", "write_through", "read_only"] = "write_back"
-    max_requests: int = 64  # in flight at once
-    request_timeout_s: float = 30.0  # one attempt: no byte for so long
-    deadline_s: float = 120.0  # all attempts of one request
-    max_attempts: int = 8
+    account: Annotated[
+        str | None, "Any text: whose buckets these are, where names depend on the keys."
+    ] = None
+    freshness: Annotated[
+        Literal["immutable", "max_age", "always"],
+        "When an object is looked up again: never, after `max_age_s`, for each read.",
+    ] = "max_age"
+    max_age_s: Annotated[float, "After so long an object in use is looked up again."] = 300.0
+    max_stale_s: Annotated[float, "How long after that it may be served meanwhile."] = 3600.0
+    write_mode: Annotated[
+        Literal["write_back", "write_through", "read_only"],
+        "When a write returns: once it is durable on the node, or in the origin; or not at all.",
+    ] = "write_back"
+    max_requests: Annotated[int, "So many in flight at once, reads and writes each."] = 64
+    request_timeout_s: Annotated[float, "An attempt without a byte for so long has failed."] = 30.0
+    deadline_s: Annotated[float, "For all attempts of one request."] = 120.0
+    max_attempts: Annotated[int, "Of one request."] = 8
 
     @property
     def scheme(self) -> str:
@@ -89,26 +104,55 @@ class OriginConfig:
 class DaemonConfig:
     """Everything the daemon was told."""
 
-    cache_dir: Path
-    max_bytes: int
-    listen: tuple[str, ...]
+    cache_dir: Annotated[
+        Path,
+        "Folder of the cache, on a local disk; by default `/var/cache/forebay` of root, else "
+        "`forebay` in `$XDG_CACHE_HOME` or `~/.cache`.",
+    ]
+    max_bytes: Annotated[
+        int, "Limit of all that lies in it, writes included; by default 80 % of what is free."
+    ]
+    listen: Annotated[
+        tuple[str, ...],
+        "`unix:/path/to.sock` or `host:port`, several by commas or as a list; by default "
+        "`forebay.sock` in `/run/forebay` of root, else in `$XDG_RUNTIME_DIR/forebay` or "
+        "`/tmp/forebay-<uid>`.",
+    ]
     origins: tuple[OriginConfig, ...]
-    path_mapping: dict[str, str] = field(default_factory=dict)
-    packing_limit_bytes: int = 1 << 20
-    block_bytes: int = 8 << 20
-    segment_bytes: int = 256 << 20
-    min_free_bytes: int = 1 << 30  # of the file system; fills stop below it
-    spool_max_bytes: int | None = None  # of max_bytes, for writes under way; None: half
-    uploads_at_once: int = 8  # of one origin
-    upload_part_bytes: int = 8 << 20  # larger objects are uploaded in parts of this size
-    upload_parts_at_once: int = 8  # each in memory
-    upload_max_age_s: float = 600.0  # older ones are reported
-    request_lingers_s: float = 60.0  # an origin may still do so late what it has not answered
-    shutdown_grace_s: float = 10.0  # for uploads, when the daemon is told to stop
-    tls_cert: Path | None = None  # of listeners that are host:port; with its chain
-    tls_key: Path | None = None
-    token_file: Path | None = None  # holds what clients of such listeners must know
-    metrics_listen: str = DEFAULT_METRICS_LISTEN  # host:port of /metrics, or "off"
+    path_mapping: Annotated[
+        dict[str, str],
+        "Prefixes of paths, and the URIs that take their place; in one text as `FROM=TO,FROM=TO` "
+        "or JSON.",
+    ] = field(default_factory=dict)
+    packing_limit_bytes: Annotated[int, "Smaller objects share segment files."] = 1 << 20
+    block_bytes: Annotated[
+        int, "Larger objects are read and cached in blocks of it; a power of two."
+    ] = 8 << 20
+    segment_bytes: Annotated[int, "Size of a segment file."] = 256 << 20
+    min_free_bytes: Annotated[int, "Of the file system: nothing is cached while less is free."] = (
+        1 << 30
+    )
+    spool_max_bytes: Annotated[
+        int | None, "Part of `max_bytes` for writes under way; by default half."
+    ] = None
+    uploads_at_once: Annotated[int, "Of one origin."] = 8
+    upload_part_bytes: Annotated[int, "Larger objects are uploaded in parts of it."] = 8 << 20
+    upload_parts_at_once: Annotated[int, "Each is in memory meanwhile."] = 8
+    upload_max_age_s: Annotated[float, "Writes that wait for longer are reported."] = 600.0
+    request_lingers_s: Annotated[
+        float, "An origin may still do so late what it has not answered."
+    ] = 60.0
+    shutdown_grace_s: Annotated[float, "For uploads, when the daemon is told to stop."] = 10.0
+    tls_cert: Annotated[
+        Path | None, "Certificate, with its chain, of listeners that are `host:port`."
+    ] = None
+    tls_key: Annotated[Path | None, "Its key."] = None
+    token_file: Annotated[
+        Path | None, "Holds the token that clients of such listeners must tell."
+    ] = None
+    metrics_listen: Annotated[
+        str, '`host:port` of `/metrics`, `/healthz` and `/readyz`, or "off".'
+    ] = DEFAULT_METRICS_LISTEN
 
 
 _ORIGIN_WORDS = settings.parsers(OriginConfig)

@@ -6,6 +6,7 @@ Everything that ``forebay stats`` shows. Labels are bounded: origins are those o
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -20,16 +21,24 @@ from prometheus_client.exposition import choose_encoder
 
 from forebay_protos.counters import HIT_BOUNDS_NS, TIMED_ONE_IN
 from forebayd.errors import ConfigError
+from forebayd.stats import OriginStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
 
     from forebayd.cache.cache import Cache
-    from forebayd.stats import Histogram, OriginStatistics
+    from forebayd.stats import Histogram
 
 _OTHER = "other"
+# Counters that are there before they count: the first event of a kind is an increase, too.
+_EVICTION_REASONS = ("space", "asked", "changed", "gone", "overwritten", "removed")
+_ORIGIN_ERRORS = (
+    *("ORIGIN_UNAVAILABLE", "ACCESS_DENIED", "OBJECT_NOT_FOUND", "VERSION_CHANGED"),
+    *("ALREADY_EXISTS", "INVALID_PATH", "INTERNAL_ERROR", "CANCELLED"),
+)
+_OWN_ERRORS = ("cache_write", "disk_floor", "meta", "refresh")
 
 
 class Collector:
@@ -62,8 +71,14 @@ class Collector:
             "read_bytes", "Bytes that clients got", "source",
             {"cache": counts["hit_bytes"], "origin": counts["miss_bytes"]},
         )  # fmt: skip
-        yield _counter("uncached_reads", "Misses that did not fit", counts["uncached_reads"])
-        yield _counter("stale_served", "Kept past max_age: no answer", counts["stale_served"])
+        yield _counter(
+            "uncached_reads", "Reads past the cache, for want of room", counts["uncached_reads"]
+        )
+        yield _counter(
+            "stale_served",
+            "Reads of what is past max_age, since the origin does not answer",
+            counts["stale_served"],
+        )
 
     def _hit_seconds(self) -> Metric:
         sums = self._cache.statistics.clients()
@@ -78,9 +93,15 @@ class Collector:
         return family
 
     def _store(self, told: Mapping[str, Any]) -> Iterator[Metric]:
-        yield _gauge("cache_used_bytes", "Cached and spooled", told["used_bytes"])
-        yield _gauge("cache_max_bytes", "The limit", told["max_bytes"])
-        yield _gauge("cache_overhead_bytes", "Of these: index and the like", told["overhead_bytes"])
+        yield _gauge("cache_used_bytes", "Disk space of cached objects", told["used_bytes"])
+        yield _gauge(
+            "cache_overhead_bytes",
+            "Disk space of the index and the like",
+            told["overhead_bytes"],
+        )
+        yield _gauge(
+            "cache_max_bytes", "The limit of objects, overhead and spool", told["max_bytes"]
+        )
         yield _gauge("cache_objects", "Cached objects", told["objects"])
         yield _gauge("disk_free_bytes", "Of the cache's file system", told["disk_free_bytes"])
         yield _gauge("disk_floor_bytes", "Fills stop below it", told["min_free_bytes"])
@@ -90,8 +111,11 @@ class Collector:
             ("evicted_bytes", "Bytes that left the cache", "bytes"),
         ):
             counts = {reason: row[key] for reason, row in evictions.items()}
-            yield _counters(name, text, "reason", counts)
-        yield _counters("errors", "Errors of all kinds", "kind", told["errors"])
+            yield _counters(name, text, "reason", _from_zero(_EVICTION_REASONS, counts))
+        yield _counters(
+            "errors", "Failed attempts at origins, and what fails in the cache itself", "kind",
+            _by_kind((*_ORIGIN_ERRORS, *_OWN_ERRORS), told["errors"]),
+        )  # fmt: skip
         yield _gauge(
             "attached_clients", "Processes that share the folder", told["attached_clients"]
         )
@@ -103,34 +127,30 @@ class Collector:
         yield _histograms("fill_seconds", "Fills, as clients wait for them", {"": fills}, None)
 
     def _origins(self) -> Iterator[Metric]:
-        origins: dict[str, list[OriginStatistics]] = {}
+        origins: defaultdict[str, OriginStatistics] = defaultdict(OriginStatistics)
         for prefix, found in self._cache.statistics.origins.items():
-            name = prefix if prefix in self._prefixes else _OTHER
-            origins.setdefault(name, []).append(found)
-        sums: tuple[tuple[str, str, Callable[[OriginStatistics], int]], ...] = (
-            ("origin_received_bytes", "Bytes read from origins", lambda o: o.received_bytes),
-            ("origin_sent_bytes", "Bytes written to origins", lambda o: o.sent_bytes),
-            ("origin_retries", "Requests that were made again", lambda o: o.retries),
-        )
-        for name, text, value in sums:
-            counts = {origin: sum(map(value, each)) for origin, each in origins.items()}
+            origins[prefix if prefix in self._prefixes else _OTHER].add(found)
+        for name, text, field in (
+            ("origin_received_bytes", "Bytes read from origins", "received_bytes"),
+            ("origin_sent_bytes", "Bytes written to origins", "sent_bytes"),
+            ("origin_retries", "Requests that were made again", "retries"),
+        ):
+            counts = {origin: getattr(found, field) for origin, found in origins.items()}
             yield _counters(name, text, "origin", counts)
         errors = CounterMetricFamily(
             "forebay_origin_errors", "Attempts that failed", labels=("origin", "kind")
         )
-        for origin, each in origins.items():
-            for found in each:
-                for kind, count in found.errors.items():
-                    errors.add_metric([origin, kind], count)
+        for origin, found in origins.items():
+            for kind, count in _by_kind(_ORIGIN_ERRORS, found.errors).items():
+                errors.add_metric([origin, kind], count)
         yield errors
-        for name, text, histogram in (
-            ("origin_read_seconds", "Requests that read", "reads"),
-            ("origin_write_seconds", "Requests that write", "writes"),
+        for name, text, field in (
+            ("origin_read_seconds", "Attempts of requests that read", "reads"),
+            ("origin_write_seconds", "Attempts of requests that write", "writes"),
             ("upload_seconds", "Objects, from their commit to their origin", "uploads"),
         ):
-            # Of many schemes that nobody configured, the first stands for all.
-            picked = {origin: getattr(each[0], histogram) for origin, each in origins.items()}
-            yield _histograms(name, text, picked, "origin")
+            histograms = {origin: getattr(found, field) for origin, found in origins.items()}
+            yield _histograms(name, text, histograms, "origin")
 
     def _spool(self, spool: Mapping[str, Any]) -> Iterator[Metric]:
         for name, text, key in (
@@ -165,6 +185,15 @@ def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> 
     for key, value in values.items():
         family.add_metric([key], value)
     return family
+
+
+def _from_zero(names: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
+    return {**dict.fromkeys(names, 0), **counts}
+
+
+def _by_kind(kinds: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts with kinds in lower case, as ``forebay stats`` shows them."""
+    return {kind.lower(): count for kind, count in _from_zero(kinds, counts).items()}
 
 
 def _histograms(

@@ -24,6 +24,7 @@ from forebayd.commit_socket import CommitSocket
 from forebayd.config import DEFAULT_METRICS_LISTEN
 from forebayd.errors import ConfigError
 from forebayd.metrics import MetricsServer
+from forebayd.notify import Notifier
 from forebayd.service import CacheService
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def run(config: DaemonConfig) -> None:
 
 async def _serve(config: DaemonConfig) -> None:
     stopping = asyncio.Event()
+    notifier = Notifier(os.environ)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -81,11 +83,13 @@ async def _serve(config: DaemonConfig) -> None:
         for name in ("", service_name):
             await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
         metrics.is_ready = True
+        notifier.ready()
         log.info(
             "serving", extra={"listen": list(config.listen), "cache_dir": str(config.cache_dir)}
         )
         await stopping.wait()
         log.info("stopping")
+        notifier.stopping()
         metrics.is_ready = False
         await health_service.enter_graceful_shutdown()
         await commits.stop()

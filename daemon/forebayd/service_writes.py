@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import fcntl
 import os
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,13 +19,11 @@ from forebayd.errors import (
     OriginUnavailableError,
     SpoolFullError,
 )
-from forebayd.spool.order import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from forebayd.cache.origins import Target
-    from forebayd.spool.order import Upload
     from forebayd.spool.spool import Spool
     from forebayd.spool.staging import Staged
 
@@ -206,13 +203,13 @@ class WriteCalls:
                 bytes_left=progress.bytes_left,
                 uploads_total=progress.uploads_total,
                 bytes_total=progress.bytes_total,
-                failed=[self._upload(upload) for upload in progress.failed],
+                failed=[pb.Upload(**self._spool.report.row(upload)) for upload in progress.failed],
             )
 
     @unary
     async def Uploads(self, request: pb.UploadsRequest) -> pb.UploadsReply:
         return pb.UploadsReply(
-            uploads=[self._upload(upload) for upload in self._spool.order],
+            uploads=[pb.Upload(**self._spool.report.row(upload)) for upload in self._spool.order],
             is_overdue=self._spool.report.is_overdue(),
         )
 
@@ -220,22 +217,6 @@ class WriteCalls:
     async def Settle(self, request: pb.SettleRequest) -> pb.SettleReply:
         return pb.SettleReply(
             settled=await self._spool.settle(request.ids, discard=request.discard)
-        )
-
-    def _upload(self, upload: Upload) -> pb.Upload:
-        culprit = None if upload.state == FAILED else self._spool.order.culprit(upload)
-        return pb.Upload(
-            id=upload.name,
-            kind=upload.trailer.kind,
-            uri=upload.trailer.uri,
-            target=upload.trailer.target,
-            size_bytes=upload.trailer.size_bytes,
-            uploaded_bytes=upload.uploaded_bytes,
-            age_s=max(0.0, time.time() - upload.committed_at),
-            attempts=upload.attempts,
-            last_error=upload.last_error,
-            state="blocked" if culprit is not None else upload.state,
-            blocked_by=culprit.name if culprit is not None else "",
         )
 
 

@@ -181,17 +181,25 @@ def _texts(value: object) -> tuple[str, ...]:
 
 def _mapping(value: object) -> dict[str, str]:
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            value = None
+        value = _mapping_of_text(value)
     if not isinstance(value, Mapping) or not all(
-        isinstance(each, str) for pair in value.items() for each in pair
+        isinstance(each, str) and each for pair in value.items() for each in pair
     ):
         raise ValueError(
-            'must be a table of texts; as one text, JSON: {"data/coco/": "s3://coco/"}'
+            "must be a table of texts; as one text, JSON or FROM=TO,FROM=TO: data/coco/=s3://coco/"
         )
     return dict(value)
+
+
+def _mapping_of_text(text: str) -> object:
+    """Return a mapping as clients take it, too; anything else if it is none."""
+    if not text.lstrip().startswith("{"):
+        pairs = [pair.strip().partition("=") for pair in text.split(",") if pair.strip()]
+        return {prefix: target for prefix, _, target in pairs}
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _choice(allowed: tuple[object, ...]) -> Parser:

@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forebay_protos import layout
-from forebay_protos.counters import ROW_FIELDS, ROW_SIZE
+from forebay_protos.counters import HIT_BOUNDS_NS, ROW_FIELDS, ROW_SIZE
+from forebayd.busiest import Busiest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _TICK_S = 5.0
 _READS = ("head", "get", "list")
 _MINUTE_TICKS = 12
+_CLIENTS_TOLD = 256
 _GROWTH = 1.25  # of a histogram's buckets: a percentile is exact to a quarter
-_BOUNDS_S = [0.0001 * _GROWTH**i for i in range(64)]
+_BOUNDS_S = [0.0001 * _GROWTH**i for i in range(72)]  # to 759 s: an upload is overdue at 600
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -44,10 +47,21 @@ class Histogram:
         self.count += 1
         self.sum_s += seconds
 
+    def add(self, other: Histogram) -> None:
+        self._counts = [mine + more for mine, more in zip(self._counts, other._counts, strict=True)]
+        self.count += other.count
+        self.sum_s += other.sum_s
+
     def cumulative(self) -> list[tuple[float, int]]:
         """Return (upper bound in seconds, how many were not longer), for every third bound."""
         below = list(accumulate(self._counts))
         return [(_BOUNDS_S[i], below[i]) for i in range(2, len(_BOUNDS_S), 3)]
+
+    def buckets(self) -> list[tuple[float, int]]:
+        """Return (upper bound in seconds, how many) of the buckets that are not empty."""
+        bounds = [*_BOUNDS_S, _BOUNDS_S[-1] * _GROWTH]
+        pairs = zip(bounds, self._counts, strict=True)
+        return [(float(f"{bound:.4g}"), count) for bound, count in pairs if count]
 
     def percentile(self, share: float) -> float | None:
         """Return the upper bound in seconds of the bucket that holds this share, None if empty."""
@@ -73,6 +87,27 @@ class OriginStatistics:
         self.retries = 0
         self.errors: Counter[str] = Counter()
 
+    def told(self) -> dict[str, Any]:
+        """Return what ``forebay stats`` has of it, besides its name."""
+        return {
+            "received_bytes": self.received_bytes,
+            "sent_bytes": self.sent_bytes,
+            "retries": self.retries,
+            "errors": dict(sorted(self.errors.items())),
+            "reads": self.reads.buckets(),
+            "writes": self.writes.buckets(),
+            "uploads": self.uploads.buckets(),
+        }
+
+    def add(self, other: OriginStatistics) -> None:
+        self.reads.add(other.reads)
+        self.writes.add(other.writes)
+        self.uploads.add(other.uploads)
+        self.received_bytes += other.received_bytes
+        self.sent_bytes += other.sent_bytes
+        self.retries += other.retries
+        self.errors.update(other.errors)
+
 
 class ClientCounters:
     """The shared file of the clients' own counters."""
@@ -92,11 +127,20 @@ class ClientCounters:
         sums = rows.sum(axis=0).tolist()
         return dict(zip(ROW_FIELDS, sums, strict=False))
 
-    def attached(self) -> int:
-        """Return how many processes hold a row."""
+    def rows(self, rows: Iterable[int]) -> list[dict[str, int]]:
+        """Return what stands in rows, which others may have begun."""
+        table = np.fromfile(self._path, dtype="<u8").reshape(-1, ROW_SIZE // 8)
+        hits, size = ROW_FIELDS.index("hits"), ROW_FIELDS.index("hit_bytes")
+        return [
+            {"row": row, "hits": int(table[row, hits]), "hit_bytes": int(table[row, size])}
+            for row in rows
+        ]
+
+    def attached(self) -> list[int]:
+        """Return the rows that processes hold."""
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            count, parts = 0, [(0, os.fstat(fd).st_size)]
+            rows, parts = [], [(0, os.fstat(fd).st_size)]
             while parts:
                 start, end = parts.pop()
                 if start >= end:
@@ -107,9 +151,9 @@ class ClientCounters:
                 told = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
                 kind, _, held, length, _ = _FLOCK.unpack(told)
                 if kind != fcntl.F_UNLCK:
-                    count += 1
+                    rows.append(held // ROW_SIZE)
                     parts += [(start, held), (held + max(1, length), end)]
-            return count
+            return sorted(rows)
         finally:
             os.close(fd)
 
@@ -117,7 +161,9 @@ class ClientCounters:
 class Statistics:
     """Counts what happens; one event loop. Implements the origins' ``Observer``."""
 
-    def __init__(self, clients: ClientCounters, carried: dict[str, int]) -> None:
+    def __init__(
+        self, clients: ClientCounters, carried: dict[str, int], origin_prefixes: Iterable[str]
+    ) -> None:
         """*carried* are the totals of earlier daemons on this folder."""
         self._clients = clients
         self._carried = Counter(carried)
@@ -128,6 +174,7 @@ class Statistics:
         self.origin_latency = Histogram()
         self.origins: defaultdict[str, OriginStatistics] = defaultdict(OriginStatistics)
         self.fill_latency = Histogram()
+        self.busiest = Busiest(origin_prefixes)
         self.started_at = time.time()
         self._ticks: deque[Counter[str]] = deque(maxlen=_MINUTE_TICKS + 1)
         self.tick()
@@ -174,9 +221,10 @@ class Statistics:
         self._counts["origin_retries"] += 1
         self.origins[origin_prefix].retries += 1
 
-    def uploaded(self, origin_prefix: str, seconds: float) -> None:
+    def uploaded(self, origin_prefix: str, uri: str, size_bytes: int, seconds: float) -> None:
         """An object is in its origin, so long after it was committed."""
         self.origins[origin_prefix].uploads.observe(seconds)
+        self.busiest.sent(uri, size_bytes)
 
     def clients(self) -> dict[str, int]:
         """Return what clients counted by themselves, over the life of the folder."""
@@ -185,6 +233,7 @@ class Statistics:
     def tick(self) -> None:
         """Note where the counters stand; called every ``tick_s`` seconds."""
         self._ticks.append(self._now())
+        self.busiest.tick()
 
     tick_s = _TICK_S
 
@@ -209,6 +258,7 @@ class Statistics:
         earlier = self._ticks[0]
         total = self._carried + self._counts
         clients = self._clients.totals()
+        attached = self._clients.attached()
         total["hits"] += clients["hits"]
         total["hit_bytes"] += clients["hit_bytes"]
         return {
@@ -222,9 +272,22 @@ class Statistics:
                 for reason, row in sorted(self.evictions.items())
             },
             "errors": dict(sorted(self.errors.items())),
-            "attached_clients": self._clients.attached(),
+            "attached_clients": len(attached),
+            "clients": self._clients.rows(attached[:_CLIENTS_TOLD]),
+            "histograms": {
+                "hits": _hit_buckets(clients),
+                "fills": self.fill_latency.buckets(),
+            },
             "uptime_s": time.time() - self.started_at,
         }
+
+
+def _hit_buckets(clients: dict[str, int]) -> list[tuple[float | None, int]]:
+    """Return the clients' own histogram like ``Histogram.buckets``; longer hits have no bound."""
+    bounds: list[float | None] = [bound / 1e9 for bound in HIT_BOUNDS_NS]
+    counts = [clients[f"timed_until_{bound}_ns"] for bound in HIT_BOUNDS_NS]
+    pairs = zip([*bounds, None], [*counts, clients["timed_longer"]], strict=True)
+    return [(bound, count) for bound, count in pairs if count]
 
 
 def _percentiles(histogram: Histogram) -> dict[str, Any]:

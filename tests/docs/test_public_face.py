@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+COMMANDS_PAGE = (ROOT / "docs" / "cli.md").read_text()
 SNIPPETS = [
     "\n" * README[: match.start(1)].count("\n") + match[1]  # so that tracebacks name the right line
     for match in re.finditer(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -70,6 +71,7 @@ def test_command_has_help_with_an_example_and_is_documented(name: str) -> None:
     assert "Example:" in text
     assert f"forebay {name}" in text.partition("Example:")[2]
     assert f"`forebay {name}" in README
+    assert f"`forebay {name}`" in COMMANDS_PAGE
 
 
 def test_public_names_are_sorted_and_exist() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import forebay
 from support.daemon import DaemonFailedError
+from support.ports import free_address
 
 if TYPE_CHECKING:
     from conftest import StartDaemon
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return free_address()
 
 
 @pytest.fixture
@@ -116,6 +114,7 @@ def test_every_number_of_the_statistics_is_a_metric(
         *("cache_id", "used_bytes", "reserved_bytes", "overhead_bytes", "max_bytes"),
         *("disk_free_bytes", "min_free_bytes", "objects", "pinned_prefixes", "spool", "leases"),
         *("fills_in_flight", "deduplicated_fills", "origins"),
+        *("prefixes", "fills", "clients", "histograms"),
     }
 
 
@@ -132,9 +131,38 @@ def test_errors_and_retries_are_those_of_their_origin(
 
     found = scrape(address)
 
-    assert found["forebay_origin_retries_total", (("origin", "s3://"),)] == 2
+    origin = ("origin", "s3://")
+    assert found["forebay_origin_retries_total", (origin,)] == 2
+    failed = ("kind", "origin_unavailable")
+    assert found["forebay_origin_errors_total", (failed, origin)] == 2
+    assert found["forebay_errors_total", (failed,)] == 2
+    assert found["forebay_origin_read_seconds_count", (origin,)] == 3
     labels = {dict(key).get("origin") for _, key in found} - {None}
     assert labels <= {"s3://", "file://", "http://", "https://", "other"}
+
+
+def test_origins_that_nobody_configured_are_one(measured: DaemonProcess, address: str) -> None:
+    with forebay.Client(measured.address) as client:
+        for url in ("memory://nowhere/k", "zip://nowhere/k"):
+            with pytest.raises(FileNotFoundError):
+                client.get(url)
+
+    found = scrape(address)
+
+    other = ("origin", "other")
+    assert found["forebay_origin_errors_total", (("kind", "object_not_found"), other)] == 2
+    assert found["forebay_origin_read_seconds_count", (other,)] == 2
+    assert found["forebay_origin_read_seconds_bucket", (("le", "+Inf"), other)] == 2
+
+
+def test_counters_are_there_before_they_count(measured: DaemonProcess, address: str) -> None:
+    """An alert on an increase would not see the first of a kind otherwise."""
+    found = scrape(address)
+
+    assert found["forebay_evictions_total", (("reason", "space"),)] == 0
+    assert found["forebay_evicted_bytes_total", (("reason", "space"),)] == 0
+    for kind in ("origin_unavailable", "cache_write", "disk_floor"):
+        assert found["forebay_errors_total", (("kind", kind),)] == 0
 
 
 def test_health_is_told(measured: DaemonProcess, address: str) -> None:

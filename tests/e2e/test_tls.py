@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 import forebay
 from support.certificates import Authority, issue, make_authority
 from support.daemon import DaemonFailedError
+from support.ports import free_address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Authority)
 def start(start_daemon: StartDaemon, authority: Authority, token: Path, **dates: object) -> str:
     """Start a daemon with TLS and a token; returns its address."""
     certificate, key = issue(authority, **dates)  # type: ignore[arg-type]
-    address = f"127.0.0.1:{_free_port()}"
+    address = free_address()
     server_token = token.with_name("server-token")
     server_token.write_text(token.read_text())
     start_daemon(
@@ -51,12 +51,6 @@ def start(start_daemon: StartDaemon, authority: Authority, token: Path, **dates:
         token_file=str(server_token),
     )
     return address
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_bytes_go_both_ways(
@@ -150,7 +144,7 @@ def test_an_expired_certificate_is_refused(
 
 
 def test_a_daemon_without_tls_is_told(start_daemon: StartDaemon, token: Path) -> None:
-    address = f"127.0.0.1:{_free_port()}"
+    address = free_address()
     start_daemon(address=address, env={"FOREBAY_TOKEN_FILE": ""})
 
     with (
@@ -198,7 +192,7 @@ def test_wrong_settings_are_refused(
     start_daemon: StartDaemon, settings: dict[str, str], text: str
 ) -> None:
     with pytest.raises(DaemonFailedError, match=text):
-        start_daemon(address=f"127.0.0.1:{_free_port()}", **settings)  # type: ignore[arg-type]
+        start_daemon(address=free_address(), **settings)  # type: ignore[arg-type]
 
 
 def test_beyond_this_machine_a_token_is_needed(start_daemon: StartDaemon) -> None:

@@ -24,6 +24,7 @@ the oldest that matches and is not used up.
     proxy.short_body(match, after_bytes=1000)         headers, some bytes, then a clean end (FIN)
     proxy.stall_body(match, after_bytes=1000)         headers, some bytes, then none until release()
     proxy.change_etag(match, etag="other")            the answer carries another ETag
+    proxy.change_date(seconds=-3600)                  the answer comes from another time
     proxy.gate(match)                                 requests are held until release()
 
 ``after_bytes=None`` means half of the body. A gate proves de-duplication without a sleep:
@@ -42,8 +43,10 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -121,6 +124,11 @@ class _Reset(Fault):
 @dataclass(eq=False)
 class _ChangeETag(Fault):
     etag: str = "changed"
+
+
+@dataclass(eq=False)
+class _ChangeDate(Fault):
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -321,6 +329,17 @@ class FaultProxy:
         """Let the answer carry the ETag ``"etag"`` instead of its own."""
         return self._add(_ChangeETag(match, method, times, etag=etag))
 
+    def change_date(
+        self,
+        match: Match = None,
+        *,
+        seconds: float,
+        method: str | None = None,
+        times: int | None = None,
+    ) -> Fault:
+        """Let the answer carry a Date that is so many seconds from now."""
+        return self._add(_ChangeDate(match, method, times, seconds=seconds))
+
     def gate(
         self, match: Match = None, *, method: str | None = "GET", times: int | None = None
     ) -> Gate:
@@ -440,6 +459,9 @@ class FaultProxy:
         headers = _headers(head)
         if isinstance(fault, _ChangeETag):
             head = _without(head, b"etag")[:-2] + f'ETag: "{fault.etag}"\r\n\r\n'.encode()
+        if isinstance(fault, _ChangeDate):
+            date = formatdate(time.time() + fault.seconds, usegmt=True)
+            head = _without(head, b"date")[:-2] + f"Date: {date}\r\n\r\n".encode()
         client.sendall(head)
         if request.method == "HEAD" or status in (204, 304):
             return True

@@ -179,3 +179,19 @@ def apply_when_told(client: forebay.Client, path: str, started_file: str, go_fil
         return bytes(view)
 
     return client.apply(path, wait_and_copy)
+
+
+def read_seconds(client: forebay.Client, path: str) -> float:
+    """Return how long it takes to read an object, 8 MiB at a time."""
+    buffer = bytearray(8 << 20)
+    began = time.perf_counter()
+    with client.open(path) as file:
+        while file.readinto(buffer):
+            pass
+    return time.perf_counter() - began
+
+
+def get_seconds(client: forebay.Client, path: str) -> float:
+    began = time.perf_counter()
+    client.get(path)
+    return time.perf_counter() - began

@@ -16,7 +16,18 @@ import click
 
 from forebay._errors import DaemonUnavailableError, ForebayError
 from forebay._version import __version__
-from forebay.cli import _cache, _change, _copy, _exec, _read, _serve, _stats, _uploads
+from forebay.cli import (
+    _cache,
+    _change,
+    _copy,
+    _doctor,
+    _exec,
+    _read,
+    _serve,
+    _stats,
+    _top,
+    _uploads,
+)
 from forebay.cli._common import readable
 
 _FAILED, _WRONG_USAGE, _NO_DAEMON = 1, 2, 3
@@ -51,6 +62,7 @@ for command in (
     _exec.exec_,
     _stats.ping,
     _stats.stats,
+    _top.top,
     _read.ls,
     _read.stat,
     _read.cat,
@@ -64,6 +76,7 @@ for command in (
     _cache.pin,
     _cache.unpin,
     _cache.check,
+    _doctor.doctor,
 ):
     cli.add_command(command)
 

@@ -1,4 +1,4 @@
-"""``forebay serve``: runs the daemon. The only module here that knows ``forebayd``."""
+"""``forebay serve``: runs the daemon. Only this module and ``doctor`` know ``forebayd``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-_MISSING = (
+MISSING = (
     "the daemon is not installed here ({name}): pip install 'forebay[daemon]' on the node that "
     "serves; clients need only forebay"
 )
@@ -83,7 +83,7 @@ def serve(config: Path | None, log_level: str, listen: tuple[str, ...], **overri
         from forebayd.config import load
         from forebayd.errors import ConfigError
     except ModuleNotFoundError as error:
-        raise click.ClickException(_MISSING.format(name=error.name)) from error
+        raise click.ClickException(MISSING.format(name=error.name)) from error
     _log_to_stderr(log_level)
     try:
         server.run(load(config, {**overrides, "listen": listen or None}))
@@ -100,7 +100,7 @@ def check_offline(cache_dir: Path, *, repair: bool) -> dict[str, Any]:
         from forebayd import offline
         from forebayd.errors import ConfigError
     except ModuleNotFoundError as error:
-        raise click.ClickException(_MISSING.format(name=error.name)) from error
+        raise click.ClickException(MISSING.format(name=error.name)) from error
     try:
         return offline.check(cache_dir, repair=repair)
     except ConfigError as error:

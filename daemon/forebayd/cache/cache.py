@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forebay_protos import layout
 from forebayd import __version__
+from forebayd.cache import watched
 from forebayd.cache.eviction import Evictor
 from forebayd.cache.fill import Filler, Uncached
 from forebayd.cache.leases import LeaseKeeper
@@ -69,7 +70,11 @@ class Cache:
         catalogue = self.store.catalogue
         # After the store, which may have had to start empty.
         counters = ClientCounters(config.cache_dir)
-        self.statistics = Statistics(counters, catalogue.meta("statistics", {}))
+        self.statistics = Statistics(
+            counters,
+            catalogue.meta("statistics", {}),
+            [origin.prefix for origin in config.origins],
+        )
         self.origins = Origins(config.origins, self.folder.cache_id, self.statistics)
         self.store.publish_attachment(
             layout.Attachment(
@@ -284,6 +289,7 @@ class Cache:
                     ahead.append(asyncio.create_task(request))
                     position = stop
                 data = memoryview((await ahead.pop(0)).data)
+                self.statistics.busiest.received(target.uri, len(data))
                 for offset in range(0, len(data), _CHUNK_BYTES):
                     yield data[offset : offset + _CHUNK_BYTES]
         finally:
@@ -407,12 +413,11 @@ class Cache:
                 "uploaded_bytes_last_minute": snapshot["last_minute"]["uploaded_bytes"],
             },
             "leases": len(self.store.leases.names()),
+            "prefixes": watched.prefixes(self.store, self.statistics.busiest),
+            "fills": watched.fills(self.store, self.filler.flights),
             "fills_in_flight": len(self.filler.flights),
             "deduplicated_fills": self.filler.flights.joined_total,
-            "origins": [
-                {"prefix": origin.prefix, "endpoint_url": origin.endpoint_url}
-                for origin in self.config.origins
-            ],
+            "origins": watched.origins(self.config.origins, self.statistics.origins),
         }
 
 

@@ -104,7 +104,9 @@ class Filler:
             entry = await self.current(target)
             if entry is None:
                 outcome: Entry | Uncached = await self.flights.do(
-                    (target.fingerprint, "first"), lambda: self._timed(self._fill_first(target))
+                    (target.fingerprint, "first"),
+                    lambda: self._timed(self._fill_first(target)),
+                    target,
                 )
                 filled = True
                 if isinstance(outcome, Uncached):
@@ -292,6 +294,7 @@ class Filler:
         for _ in range(_ROUNDS):
             asked_at_ns, moment = time.time_ns(), self._moment()
             body = await target.origin.driver.get_range(target.uri, 0, 1 << self._block_shift)
+            self._statistics.busiest.received(target.uri, len(memoryview(body.data)))
             # Who reads after an evict, or a write, is not to get what was asked for before it.
             if self._was_evicted(target.uri, moment):
                 if self.written is not None:
@@ -351,7 +354,7 @@ class Filler:
 
         async def fill(block: int) -> bool:
             done: bool = await self.flights.do(
-                (entry.generation, block), lambda: self._fill_block(target, entry, block)
+                (entry.generation, block), lambda: self._fill_block(target, entry, block), target
             )
             return done
 
@@ -381,6 +384,7 @@ class Filler:
         except (VersionChangedError, ObjectNotFoundError) as error:
             self.drop(entry, "changed" if isinstance(error, VersionChangedError) else "gone")
             raise
+        self._statistics.busiest.received(target.uri, len(memoryview(body.data)))
         if not await self._write_block(target, entry, block, body):
             return False
         try:

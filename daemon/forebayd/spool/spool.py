@@ -63,7 +63,7 @@ class Spool:
         origins: Origins,
         shown: Shown,
         memory: Memory,
-        uploaded: Callable[[str, float], object],
+        uploaded: Callable[[str, str, int, float], object],
         *,
         uploads_at_once: int,
         lingers_s: float,

@@ -133,6 +133,11 @@ class Staging:
     def used_bytes(self) -> int:
         return self._space.spool_bytes
 
+    @property
+    def count(self) -> int:
+        """How many files are staged: being written, or held for the next write."""
+        return len(self._files)
+
     def release(self, size_bytes: int) -> None:
         self._space.spool_bytes -= size_bytes
         self._freed.set()

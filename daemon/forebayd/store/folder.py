@@ -66,6 +66,39 @@ def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
     scratch.rename(path)
 
 
+def check_owner(path: Path) -> None:
+    """Raise ConfigError if an existing *path* is no folder that this process may take."""
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"cache folder {path} is not a folder")
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"cache folder {path} belongs to uid {status.st_uid}, this daemon runs as uid "
+            f"{os.geteuid()}: run it as the owner or choose another with --cache-dir"
+        )
+    names = {each.name for each in path.iterdir()}
+    if layout.VERSION not in names and names - {layout.LOCK}:
+        raise ConfigError(
+            f"cache folder {path} holds files that are not Forebay's: "
+            "give an empty or a new folder with --cache-dir"
+        )
+
+
+def read_version(path: Path) -> int:
+    """Return the version of a cache folder. Raises ConfigError if this daemon does not know it."""
+    text = _text(path / layout.VERSION)
+    if not text.isdigit():
+        raise ConfigError(
+            f"{path / layout.VERSION} holds {text!r}, not a version: remove the folder"
+        )
+    if int(text) > layout.FORMAT_VERSION:
+        raise ConfigError(
+            f"cache folder {path} has version {text}, this daemon knows up to "
+            f"{layout.FORMAT_VERSION}: upgrade forebay or choose another with --cache-dir"
+        )
+    return int(text)
+
+
 class CacheFolder:
     """An opened, locked cache folder. Close it to let another daemon have it."""
 
@@ -75,7 +108,7 @@ class CacheFolder:
         self.is_new = False  # no content of an earlier run is usable
         try:
             path.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
-            self._check_owner()
+            check_owner(path)
             self._lock_fd = self._lock()
         except PermissionError as error:
             raise ConfigError(
@@ -93,22 +126,6 @@ class CacheFolder:
         except BaseException:
             os.close(self._lock_fd)
             raise
-
-    def _check_owner(self) -> None:
-        status = self.path.stat()
-        if not stat.S_ISDIR(status.st_mode):
-            raise ConfigError(f"cache folder {self.path} is not a folder")
-        if status.st_uid != os.geteuid():
-            raise ConfigError(
-                f"cache folder {self.path} belongs to uid {status.st_uid}, this daemon runs as uid "
-                f"{os.geteuid()}: run it as the owner or choose another with --cache-dir"
-            )
-        names = {path.name for path in self.path.iterdir()}
-        if layout.VERSION not in names and names - {layout.LOCK}:
-            raise ConfigError(
-                f"cache folder {self.path} holds files that are not Forebay's: "
-                "give an empty or a new folder with --cache-dir"
-            )
 
     def _lock(self) -> int:
         fd = os.open(self.path / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -131,15 +148,7 @@ class CacheFolder:
             self.path.chmod(_FOLDER_MODE)
             write_atomically(self.path / layout.CACHEDIR_TAG, _SIGNATURE)
             write_atomically(version_file, f"{layout.FORMAT_VERSION}\n")
-        text = _text(version_file)
-        if not text.isdigit():
-            raise ConfigError(f"{version_file} holds {text!r}, not a version: remove the folder")
-        if int(text) > layout.FORMAT_VERSION:
-            raise ConfigError(
-                f"cache folder {self.path} has version {text}, this daemon knows up to "
-                f"{layout.FORMAT_VERSION}: upgrade forebay or choose another with --cache-dir"
-            )
-        if int(text) < layout.FORMAT_VERSION:
+        if read_version(self.path) < layout.FORMAT_VERSION:
             self.empty()
             write_atomically(version_file, f"{layout.FORMAT_VERSION}\n")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ def _map(path: Path) -> mmap.mmap:
         os.close(fd)
 
 
+_SAMPLED_SLOTS = 1 << 18  # 2 MB of times: at most 2 ms
 _NO_GENERATION = bytes(8)
 _AT = tuple(index * RECORD_SIZE + 16 for index in range(BUCKET_RECORDS))  # of the generations
 
@@ -214,6 +216,21 @@ class Table:
         order = np.argsort(times, kind="stable")
         fingerprints = self.records["fingerprint"][slots]
         return [(int(times[i]), int(slots[i]), fingerprints[i].tobytes()) for i in order.tolist()]
+
+    def used_since(self, since_ns: int, count: int) -> tuple[list[bytes], float]:
+        """Return up to *count* fingerprints that were used since a moment, and how many each
+        stands for.
+
+        A key's slot follows from its hash, so a stretch of a large table is a fair sample of it.
+        """
+        length = min(self.slots, _SAMPLED_SLOTS)
+        start = random.randrange(self.slots // length) * length  # noqa: S311  # no secret
+        used = start + np.flatnonzero(self.recency[start : start + length] >= np.uint64(since_ns))
+        chosen = used if len(used) <= count else used[random.sample(range(len(used)), count)]
+        share = len(chosen) / len(used) * length / self.slots if len(used) else 1.0
+        records = self.records[chosen]
+        there = records["fingerprint"][records["generation"] != 0]
+        return [value.tobytes() for value in there], 1 / share
 
     def due(self, now_s: float, used_since_s: float) -> list[bytes]:
         """Return fingerprints whose refresh time has come and that were used lately."""

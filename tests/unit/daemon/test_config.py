@@ -53,6 +53,26 @@ def test_nothing_said_gives_the_usual_origins(tmp_path: Path) -> None:
     assert config.listen[0].endswith("/forebay.sock")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["data/coco/=s3://coco/, other=s3://b/o", '{"data/coco/": "s3://coco/", "other": "s3://b/o"}'],
+)
+def test_mapping_of_a_variable_is_written_as_for_clients(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("FOREBAY_PATH_MAPPING", text)
+    assert load(None, {}).path_mapping == {"data/coco/": "s3://coco/", "other": "s3://b/o"}
+
+
+@pytest.mark.parametrize("text", ["data/coco/", "=s3://coco", "data/coco/=", "{", '{"a": 1}'])
+def test_mapping_of_a_variable_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("FOREBAY_PATH_MAPPING", text)
+    with pytest.raises(ConfigError, match="path_mapping"):
+        load(None, {})
+
+
 def test_default_limit_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         config = load(None, {})
