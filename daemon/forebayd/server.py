@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from forebay_protos import cache_pb2, cache_pb2_grpc
-from forebayd import remote
+from forebayd import remote, traces
 from forebayd.cache.cache import Cache
 from forebayd.commit_socket import CommitSocket
 from forebayd.config import DEFAULT_METRICS_LISTEN
@@ -46,7 +46,8 @@ def run(config: DaemonConfig) -> None:
     os.umask(0o007)  # for one group: who may attach may read what is cached
     # 100 us of CPU less per filled object than asyncio's own loop (680 -> 580): every object
     # crosses from obstore's threads to the loop several times.
-    uvloop.run(_serve(config))
+    with traces.exported():
+        uvloop.run(_serve(config))
 
 
 async def _serve(config: DaemonConfig) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from forebay_protos import uris
 from forebay_protos.table import BLOB, NEVER_STALE, PACKED, PINNED, packed_place
+from forebayd import traces
 from forebayd.cache import freshness
 from forebayd.cache.flight import Flights
 from forebayd.errors import ObjectNotFoundError, VersionChangedError
@@ -105,7 +106,7 @@ class Filler:
             if entry is None:
                 outcome: Entry | Uncached = await self.flights.do(
                     (target.fingerprint, "first"),
-                    lambda: self._timed(self._fill_first(target)),
+                    lambda: self._timed(target, self._fill_first(target)),
                     target,
                 )
                 filled = True
@@ -278,10 +279,11 @@ class Filler:
         self._floor_until = now + _FLOOR_LOOK_S
         return spare >= 0
 
-    async def _timed(self, fill: Awaitable[Filled]) -> Filled:
+    async def _timed(self, target: Target, fill: Awaitable[Filled]) -> Filled:
         """Return what *fill* returns; how long it took goes into the statistics."""
         began = time.perf_counter()
-        filled = await fill
+        with traces.span("fill", uri=target.uri):
+            filled = await fill
         self._statistics.fill_latency.observe(time.perf_counter() - began)
         return filled
 
@@ -367,7 +369,7 @@ class Filler:
 
     async def _fill_block(self, target: Target, entry: Entry, block: int) -> bool:
         async with self._block_places:
-            return await self._timed(self._fetch_block(target, entry, block))
+            return await self._timed(target, self._fetch_block(target, entry, block))
 
     async def _fetch_block(self, target: Target, entry: Entry, block: int) -> bool:
         now = self._store.get(entry.fingerprint)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from forebay_protos import cache_pb2
+from forebayd import traces
 from forebayd.errors import DaemonError
 from forebayd.origin.writes import Call, WritesAround
 
@@ -94,7 +95,8 @@ class Observed(WritesAround):
         began = time.perf_counter()
         size_bytes, error_kind = 0, None
         try:
-            result = await request
+            with traces.span(f"origin {operation}", origin=self._prefix):
+                result = await request
             data = getattr(result, "data", b"")  # a Body's
             size_bytes = sent_bytes or len(data)
         except DaemonError as error:

@@ -14,6 +14,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from forebayd import traces
 from forebayd.errors import (
     DaemonError,
     OriginUnavailableError,
@@ -155,7 +156,15 @@ class Dispatcher:
         origin = self._origins.target(upload.uri).origin.driver
         try:
             await self._ready(upload)
-            info = await self._uploader.run(upload, origin)
+            told = traces.span(
+                "upload",
+                uri=upload.uri,
+                kind=upload.trailer.kind,
+                bytes=upload.trailer.size_bytes,
+                attempt=upload.attempts,
+            )
+            with told:
+                info = await self._uploader.run(upload, origin)
             self._suspects.pop(upload.origin, None)
             while left_s := self._doubts.left_s(upload):
                 await asyncio.sleep(left_s)
