@@ -1,0 +1,31 @@
+"""What a configuration names by ``type``; alone imports mmengine's Config and Registry.
+
+As in MMDetection 2.x all parts of a model share one registry under several names, so that a custom
+neck may be registered with either. Users extend each: ``@NECKS.register_module()``.
+"""
+
+from __future__ import annotations
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import Registry
+
+__all__ = ["Config", "ConfigDict", "Registry"]
+
+
+def _registry(name: str) -> Registry:
+    return Registry(name, scope="forebay_trainer")
+
+
+MODELS = _registry("model")
+BACKBONES = NECKS = HEADS = DETECTORS = LOSSES = ROI_EXTRACTORS = SHARED_HEADS = MODELS
+PRIOR_GENERATORS = ANCHOR_GENERATORS = _registry("anchor generator")
+BBOX_ASSIGNERS = _registry("assigner")
+BBOX_SAMPLERS = _registry("sampler")
+BBOX_CODERS = _registry("box coder")
+IOU_CALCULATORS = _registry("overlap calculator")
+PIPELINES = _registry("transform")
+DATASETS = _registry("data set")
+HOOKS = _registry("hook")
+OPTIMIZERS = _registry("optimizer")
+OPTIMIZER_BUILDERS = _registry("optimizer constructor")
+RUNNERS = _registry("runner")
