@@ -6,12 +6,12 @@ import fcntl
 import mmap
 import os
 import random
-import struct
 import threading
 import time
 from bisect import bisect_left
 
 from forebay_protos.counters import (
+    FLOCK,
     GROW_ROWS,
     HIT_BOUNDS_NS,
     ROW_FIELDS,
@@ -20,8 +20,6 @@ from forebay_protos.counters import (
 )
 
 HITS, HIT_BYTES, TABLE_MISSES, RETRIES, TIMED_NS, FIRST_BUCKET = range(6)
-
-_FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid (0 for these locks)
 
 
 def count_hit(row: memoryview, size_bytes: int, began_ns: int) -> None:
@@ -85,7 +83,7 @@ class Counters:
             first = random.randrange(rows) if rows else 0  # noqa: S311  # no secret
             for index in range(rows):
                 row = (first + index) % rows
-                wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, row * ROW_SIZE, 1, 0)
+                wanted = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, row * ROW_SIZE, 1, 0)
                 try:
                     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
                 except (BlockingIOError, PermissionError):

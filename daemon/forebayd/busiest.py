@@ -1,7 +1,7 @@
 """Which prefixes are busy: what passed between them and their origin in the last minute.
 
 Bounded, whatever is read: a prefix is at most two folders below its bucket, or below the prefix of
-its origin, and in each tick no more than so many are told apart.
+its origin, and in each tick no more than so many are told apart; the rest are counted together.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _FOLDERS = 2
 _TICKS = 13  # the one under way, and a minute of them
 _PREFIXES_A_TICK = 512
+_OTHERS = "(others)"
 _TOLD = 16  # by each count
 
 
@@ -31,7 +32,9 @@ class _LastMinute:
 
     def add(self, prefix: str, size_bytes: int) -> None:
         counts = self._ticks[-1]
-        if size_bytes and (prefix in counts or len(counts) < _PREFIXES_A_TICK):
+        if prefix not in counts and len(counts) >= _PREFIXES_A_TICK:
+            prefix = _OTHERS
+        if size_bytes:
             counts[prefix] += size_bytes
 
     def total(self) -> Counter[str]:
@@ -64,7 +67,7 @@ class Busiest:
     def prefix(self, uri: str) -> str:
         """Return the folder of *uri* that is counted for it."""
         found = uris.longest_prefix(uri, self._origins)
-        origin = found[0] if found is not None else ""
+        origin = found[0] if found is not None else "".join(uri.partition("://")[:2])
         end = len(origin)
         end += uri.startswith("/", end)  # file:///…, and an origin's prefix without its slash
         for _ in range(_FOLDERS + origin.endswith("://")):

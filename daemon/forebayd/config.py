@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from forebay_protos import addresses, uris
 from forebayd import settings
 from forebayd.errors import ConfigError
+from forebayd.store import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -358,9 +359,7 @@ def _check_metrics(address: str) -> None:
 
 def _share_of_free_space(cache_dir: Path) -> int:
     """Return the default limit: most of what is free now where the cache folder is."""
-    existing = cache_dir
-    while not existing.exists():
-        existing = existing.parent
+    existing = disk.existing(cache_dir)
     free_bytes = shutil.disk_usage(existing).free
     max_bytes = int(free_bytes * _SHARE_OF_FREE_SPACE)
     log.info(

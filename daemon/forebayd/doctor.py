@@ -14,13 +14,13 @@ import mmap
 import os
 import stat as modes
 import statistics
-import struct
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forebay_protos import layout, uris
+from forebay_protos.counters import FLOCK
 from forebay_protos.findings import Finding, ok, problem, problem_of, skipped, warning
 from forebayd.errors import ConfigError, InvalidPathError, ObjectNotFoundError
 from forebayd.origin.build import driver_of, fallback
@@ -41,14 +41,11 @@ _TURN_S = 2.0  # each of: syncs, writing, reading
 # Below these the network is faster than the disk, and a save waits longer than the origin takes.
 _SLOW_BYTES_PER_S = 200e6
 _SLOW_SYNC_S = 0.02
-_FLOCK = struct.Struct("hhqqi4x")
 
 
-def existing(path: Path) -> Path:
-    """Return *path*, or the nearest folder above it that exists."""
-    while not path.exists():
-        path = path.parent
-    return path
+def is_writable(cache_dir: Path) -> bool:
+    """Tell whether this user may write there, or where the folder would be made."""
+    return os.access(disk.existing(cache_dir), os.W_OK)
 
 
 def check_folder(cache_dir: Path, *, is_served: bool) -> Finding:
@@ -56,7 +53,7 @@ def check_folder(cache_dir: Path, *, is_served: bool) -> Finding:
     user would take it."""
     if is_served:
         return _check_group(cache_dir)
-    there = existing(cache_dir)
+    there = disk.existing(cache_dir)
     if there != cache_dir:
         if os.access(there, os.W_OK | os.X_OK):
             return ok(FOLDER, f"{cache_dir} is not there yet; the daemon makes it")
@@ -96,11 +93,11 @@ def _check_group(cache_dir: Path) -> Finding:
 
 def check_files(cache_dir: Path) -> Finding:
     """Try what the store relies on, in a scratch folder."""
-    there = existing(cache_dir)
+    there = disk.existing(cache_dir)
     kind, is_read_only = mounted(there)
     if is_read_only:
         return problem(FILES, f"{kind} at {there} is mounted read-only", "mount it writable")
-    with tempfile.TemporaryDirectory(prefix=".forebay-doctor-", dir=there) as name:
+    with tempfile.TemporaryDirectory(prefix=folder.SCRATCH, dir=there) as name:
         scratch = Path(name)
         lacking = [what for what, works in _NEEDED if not _does(works, scratch)]
         can_punch = disk.can_punch(scratch)
@@ -163,7 +160,7 @@ def _links(scratch: Path) -> bool:
 def _locks(scratch: Path) -> bool:
     with (scratch / "locked").open("w+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+        wanted = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, wanted)
         return True
 
@@ -196,7 +193,7 @@ def check_space(
     cache_dir: Path, *, max_bytes: int, min_free_bytes: int, used_bytes: int | None = None
 ) -> Finding:
     """Compare the limits with the disk; *used_bytes*: what the cache has, None: look."""
-    there = existing(cache_dir)
+    there = disk.existing(cache_dir)
     free_bytes = disk.free_bytes(there)
     room = f"{_size(free_bytes)} are free"
     if free_bytes <= min_free_bytes:
@@ -227,7 +224,7 @@ def occupied_bytes(cache_dir: Path) -> int:
 
 def check_speed(cache_dir: Path, *, min_free_bytes: int) -> Finding:
     """Write, sync and read up to 128 MiB, in some seconds."""
-    there = existing(cache_dir)
+    there = disk.existing(cache_dir)
     room_bytes = (disk.free_bytes(there) - min_free_bytes) // 4
     size_bytes = min(_TRIAL_BYTES, room_bytes // _PIECE_BYTES * _PIECE_BYTES)
     if size_bytes < _LEAST_TRIAL_BYTES:

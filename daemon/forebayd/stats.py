@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forebay_protos import layout
-from forebay_protos.counters import HIT_BOUNDS_NS, ROW_FIELDS, ROW_SIZE
+from forebay_protos.counters import FLOCK, HIT_BOUNDS_NS, ROW_FIELDS, ROW_SIZE
 from forebayd.busiest import Busiest
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ _MINUTE_TICKS = 12
 _CLIENTS_TOLD = 256
 _GROWTH = 1.25  # of a histogram's buckets: a percentile is exact to a quarter
 _BOUNDS_S = [0.0001 * _GROWTH**i for i in range(72)]  # to 759 s: an upload is overdue at 600
-_FLOCK = struct.Struct("hhqqi4x")
 
 
 class Histogram:
@@ -147,9 +145,9 @@ class ClientCounters:
                     continue
                 # Asking for a write lock tells some lock in the way, not always the first: the
                 # kernel keeps them by owner.
-                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, end - start, 0)
+                asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, end - start, 0)
                 told = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
-                kind, _, held, length, _ = _FLOCK.unpack(told)
+                kind, _, held, length, _ = FLOCK.unpack(told)
                 if kind != fcntl.F_UNLCK:
                     rows.append(held // ROW_SIZE)
                     parts += [(start, held), (held + max(1, length), end)]
@@ -278,6 +276,7 @@ class Statistics:
                 "hits": _hit_buckets(clients),
                 "fills": self.fill_latency.buckets(),
             },
+            "started_at": self.started_at,
             "uptime_s": time.time() - self.started_at,
         }
 

@@ -3,7 +3,8 @@ each request to the origin.
 
 Configured by OpenTelemetry's own variables (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``,
 ``OTEL_TRACES_SAMPLER``, …; https://opentelemetry.io/docs/specs/otel/configuration). Without an
-endpoint nothing is imported and a span costs a look at a variable. Needs the extra ``[traces]``.
+endpoint or ``OTEL_TRACES_EXPORTER=otlp`` nothing is imported and a span costs a look at a
+variable. Needs the extra ``[traces]``.
 """
 
 from __future__ import annotations
@@ -59,11 +60,10 @@ def exported() -> Iterator[None]:
 
 
 def _is_wanted() -> bool:
-    return (
-        any(os.environ.get(name) for name in _ENDPOINTS)
-        and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
-        and os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
-    )
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    default = "otlp" if any(map(os.environ.get, _ENDPOINTS)) else "none"
+    return (os.environ.get("OTEL_TRACES_EXPORTER") or default) == "otlp"
 
 
 def _make_provider() -> Any:
@@ -78,7 +78,7 @@ def _make_provider() -> Any:
         exporter = importlib.import_module(_EXPORTERS[protocol])
     except ImportError as error:
         raise ConfigError(
-            f"traces are asked for by {' or '.join(_ENDPOINTS)}, and need the extra [traces]: "
+            "traces are asked for by OTEL_* variables, and need the extra [traces]: "
             f"pip install 'forebay[daemon,traces]' ({error})"
         ) from error
     resource = Resource({SERVICE_NAME: "forebay"}).merge(OTELResourceDetector().detect())

@@ -10,7 +10,12 @@ full disk would kill the process.
 
 from __future__ import annotations
 
+import struct
+
 FORMAT_VERSION = 1
+FLOCK = struct.Struct("hhqqi4x")
+"""``struct flock`` of fcntl(2): type, whence, start, length, pid (0 for these locks)."""
+
 ROW_SIZE = 128
 TIMED_ONE_IN = 64
 """Of so many hits a process makes, one is timed."""

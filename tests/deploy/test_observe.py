@@ -95,7 +95,7 @@ def test_promtool_is_content(command: tuple[str, ...]) -> None:
 
 def test_every_alert_is_tested_and_says_where_it_is_explained() -> None:
     tests = (OBSERVE / "alerts_test.yml").read_text()
-    runbooks = re.findall(r"runbook_url: (\S+)", (OBSERVE / "alerts.yml").read_text())
+    runbooks = re.findall(r"runbook: (\S+)", (OBSERVE / "alerts.yml").read_text())
     headings = re.findall(r"^### (\w+)$", DOCUMENT, re.MULTILINE)
 
     assert headings == ALERTS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3  # type: ignore[import-untyped]  # ships no stubs
 import pytest
 
-from support.docker import BINARIES, IMAGE, Engine, Project
+from support.docker import BASE, BINARIES, IMAGE, Engine, Project
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def engine() -> Iterator[Engine]:
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root and {' '.join(BINARIES)}; not there: {' '.join(missing)}")
     with Engine() as running:
-        running.make_images()
+        running.make_base()
         yield running
 
 
@@ -49,6 +49,15 @@ def compose(request: pytest.FixtureRequest) -> str:
     if shutil.which(command) is None:
         pytest.skip(f"{command} is not there: deploy/dev/docker.sh installs it")
     return command
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine, compose: str) -> None:
+    """The images, as this compose builds them."""
+    env = {"BASE_IMAGE": BASE, "CEPH_BASE_IMAGE": BASE}
+    project = Project(engine, compose, "build", **env)
+    project.options += ["--profile", "ceph"]
+    project.run("build", "forebay", "ceph", timeout_s=400)
 
 
 class Node:
@@ -118,7 +127,7 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def start_node(engine: Engine) -> Iterator[Callable[..., Node]]:
+def start_node(engine: Engine, images: None) -> Iterator[Callable[..., Node]]:
     """Start a compose project with the profile "ceph"; all is taken away at the end."""
     projects: list[Project] = []
 

@@ -21,7 +21,13 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 STARTED = (ROOT / "docs" / "getting_started.md").read_text()
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", STARTED, re.DOTALL | re.MULTILINE)
-WITH_COMMANDS = ["cli.md", "getting_started.md", "operating.md", "troubleshooting.md"]
+WITH_COMMANDS = [
+    "cli.md",
+    "getting_started.md",
+    "metrics.md",
+    "operating.md",
+    "troubleshooting.md",
+]
 MESSAGES = [
     message
     for line in re.findall(r"^### (.*)$", TROUBLE, re.M)
@@ -40,8 +46,18 @@ def _source() -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    lost = []
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        found = page.parent / target if target else page
+        if not found.exists() or (anchor and anchor not in _anchors(found)):
+            lost.append(f"{target}#{anchor}")
+    assert lost == []
+
+
+def _anchors(page: Path) -> list[str]:
+    """Return what its headings are called in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
 def test_quoted_messages_are_those_of_the_code() -> None:

@@ -61,6 +61,17 @@ def test_fill_and_its_request_are_a_trace(
     assert collector.services == {"forebay"}
 
 
+def test_spans_go_by_grpc(start_daemon: StartDaemon, bucket: Bucket, collector: Collector) -> None:
+    bucket.put("k", b"x")
+    by_grpc = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    daemon = start_daemon(env=traced(collector.grpc_url) | by_grpc)
+
+    with forebay.Client(daemon.address) as client:
+        client.get(bucket.url("k"))
+
+    collector.wait_for(lambda spans: bool(named(spans, "fill")))
+
+
 def test_upload_and_its_requests_are_a_trace(
     start_daemon: StartDaemon, bucket: Bucket, collector: Collector
 ) -> None:

@@ -1,13 +1,19 @@
-"""An OpenTelemetry collector on loopback: what arrives by OTLP over HTTP."""
+"""An OpenTelemetry collector on loopback: what arrives by OTLP, over HTTP and over gRPC."""
 
 from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as services
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +24,7 @@ _WAIT_S = 30.0
 
 
 class Collector:
-    """A context manager; ``url`` is the endpoint, ``spans`` what has come."""
+    """A context manager; ``url`` and ``grpc_url`` are endpoints, ``spans`` what has come."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -39,6 +45,11 @@ class Collector:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever)
+        self._grpc_server = grpc.server(ThreadPoolExecutor(1))
+        add_service = services.add_TraceServiceServicer_to_server
+        add_service(_Service(self), self._grpc_server)  # type: ignore[no-untyped-call]
+        port = self._grpc_server.add_insecure_port("127.0.0.1:0")
+        self.grpc_url = f"http://127.0.0.1:{port}"
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def take(self, request: ExportTraceServiceRequest) -> None:
@@ -62,9 +73,22 @@ class Collector:
 
     def __enter__(self) -> Collector:
         self._thread.start()
+        self._grpc_server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        self._grpc_server.stop(None).wait()
+
+
+class _Service(services.TraceServiceServicer):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def Export(
+        self, request: ExportTraceServiceRequest, _: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
+        self._collector.take(request)
+        return ExportTraceServiceResponse()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-BASE, IMAGE, CEPH_IMAGE = "forebay-test-base", "forebay", "forebay-ceph"
+BASE, IMAGE = "forebay-test-base", "forebay"
 # Debian's, which builds by itself: a newer one that comes first in the path may lack its builder.
 _DOCKER = "/usr/bin/docker"
 BINARIES = ("dockerd", _DOCKER, "docker-compose", "debootstrap")
@@ -30,7 +30,7 @@ class Engine:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fb-docker-"))
         host = f"unix://{self.folder}/docker.sock"
-        self.env = {**os.environ, "DOCKER_HOST": host, "DOCKER_BUILDKIT": "1"}
+        self.env = {**os.environ, "DOCKER_HOST": host}
         self._log = (self.folder / "dockerd.log").open("wb")
         self._process = subprocess.Popen(  # noqa: S603  # ours
             [
@@ -94,20 +94,16 @@ class Engine:
         run(
             "debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}", "bookworm", str(root)
         )
+        if _CERTIFICATES.exists():
+            shutil.copy(_CERTIFICATES, f"{root}{_CERTIFICATES}")
         tar = ["tar", "-C", str(root), "--exclude=./var/cache/apt/archives/*.deb", "-c", "."]
         with subprocess.Popen(tar, stdout=subprocess.PIPE) as archive:  # noqa: S603  # ours
             self.run("import", "-", BASE, stdin=archive.stdout)
         shutil.rmtree(root)
 
     def build(self, image: str, *arguments: str) -> None:
-        secret = ["--secret", f"id=ca,src={_CERTIFICATES}"] if _CERTIFICATES.exists() else []
         base = ["--build-arg", f"BASE_IMAGE={BASE}"]
-        self.run("build", "--quiet", "--network=host", *secret, *base, "-t", image, *arguments)
-
-    def make_images(self) -> None:
-        self.make_base()
-        self.build(IMAGE, "-f", str(ROOT / "deploy/Dockerfile"), str(ROOT))
-        self.build(CEPH_IMAGE, str(ROOT / "deploy/ceph"))
+        self.run("build", "--quiet", "--network=host", *base, "-t", image, *arguments)
 
 
 class Project:

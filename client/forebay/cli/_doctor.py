@@ -252,16 +252,22 @@ def _check_disk(
             ),
         ),
     ]
-    if os.access(looking.existing(cache_dir), os.W_OK):
-        checks += [
-            (looking.FILES, lambda: looking.check_files(cache_dir)),
-            (looking.SPEED, lambda: looking.check_speed(cache_dir, min_free_bytes=min_free_bytes)),
-        ]
-    else:
+    trials: list[tuple[str, Callable[[], Finding]]] = [
+        (looking.FILES, lambda: looking.check_files(cache_dir)),
+        (looking.SPEED, lambda: looking.check_speed(cache_dir, min_free_bytes=min_free_bytes)),
+    ]
+    for name, check in checks:
+        yield _tried(name, cache_dir, check)
+    try:
+        is_writable = bounded(_DISK_S, lambda: looking.is_writable(cache_dir))
+    except TimeoutError:
+        return  # as has been said
+    if not is_writable:
         yield skipped(
             looking.SPEED, f"uid {os.geteuid()} may not write there: look as the daemon's user"
         )
-    for name, check in checks:
+        return
+    for name, check in trials:
         yield _tried(name, cache_dir, check)
 
 

@@ -265,9 +265,9 @@ def _head(url: str, ca_bundle: str | None, timeout_s: float) -> Answer:
         headers = error.headers
         error.close()
     seconds = time.monotonic() - began
-    told = headers["Date"]
-    if told is None:
+    try:
+        # It is rounded down to a second, and from somewhere between question and answer.
+        theirs = parsedate_to_datetime(headers["Date"]).timestamp() + 0.5
+    except (TypeError, ValueError):  # there is none, or none that can be read
         return Answer(seconds, None)
-    # It is rounded down to a second, and from somewhere between question and answer.
-    theirs = parsedate_to_datetime(told).timestamp() + 0.5
     return Answer(seconds, began_at + seconds / 2 - theirs)

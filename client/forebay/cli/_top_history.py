@@ -36,7 +36,7 @@ class History:
 
     def add(self, raw: Raw) -> None:
         """Take what the daemon told now."""
-        if self._recent and not _is_same_run(self.now, raw):
+        if self._recent and self.now["started_at"] != raw["started_at"]:
             self._recent.clear()
         self._recent.append(raw)
         while len(self._recent) > 2 and self._recent[1]["uptime_s"] < raw["uptime_s"] - _LATENCY_S:
@@ -91,10 +91,6 @@ def _counts(raw: Raw) -> dict[str, int]:
         "uploaded_bytes": counts["uploaded_bytes"],
         "evicted_bytes": sum(row["bytes"] for row in raw["evictions"].values()),
     }
-
-
-def _is_same_run(one: Raw, other: Raw) -> bool:
-    return bool(one["pid"] == other["pid"] and one["uptime_s"] <= other["uptime_s"])
 
 
 def _buckets(raw: Raw, section: str, name: str) -> Buckets:

@@ -84,7 +84,8 @@ class Screen:
 
     @property
     def size(self) -> os.terminal_size:
-        return os.get_terminal_size(self._out)
+        columns, lines = os.get_terminal_size(self._out)
+        return os.terminal_size((columns or 80, lines or 24))  # a serial line knows of none
 
     @property
     def encoding(self) -> str:

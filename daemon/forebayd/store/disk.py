@@ -17,6 +17,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
+def existing(path: Path) -> Path:
+    """Return *path*, or the nearest folder above it that can be seen."""
+    while not os.path.exists(path):  # noqa: PTH110  # False too where we may not look
+        path = path.parent
+    return path
+
+
 def rounded(size_bytes: int) -> int:
     """Return *size_bytes* in whole disk blocks, at least one."""
     return max(BLOCK, -(-size_bytes // BLOCK) * BLOCK)

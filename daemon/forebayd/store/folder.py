@@ -22,6 +22,7 @@ from forebayd.errors import ConfigError, DaemonError
 
 log = logging.getLogger(__name__)
 
+SCRATCH = ".forebay-doctor-"  # how the names of `forebay doctor`'s folders begin
 _BOOT = "BOOT"
 _CLEAN = "clean"
 _SIGNATURE = (
@@ -77,7 +78,8 @@ def check_owner(path: Path) -> None:
             f"{os.geteuid()}: run it as the owner or choose another with --cache-dir"
         )
     names = {each.name for each in path.iterdir()}
-    if layout.VERSION not in names and names - {layout.LOCK}:
+    strange = {name for name in names if not name.startswith(SCRATCH)} - {layout.LOCK}
+    if layout.VERSION not in names and strange:
         raise ConfigError(
             f"cache folder {path} holds files that are not Forebay's: "
             "give an empty or a new folder with --cache-dir"

@@ -21,6 +21,8 @@ def to_tensor(sample: Sample) -> torch.Tensor:
 def train(prefix: str) -> None:
     on_gpu = torch.cuda.is_available()
     device = f"cuda:{os.environ['LOCAL_RANK']}" if on_gpu else "cpu"
+    if on_gpu:
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     rank = distributed.get_rank()
     if rank == 0:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         ("s3://bucket/a/b/c/d/key", "s3://bucket/a/b/"),
         ("s3://data/coco/train/1/2/key", "s3://data/coco/train/1/"),
         ("file:///tmp/a/b/c/key", "file:///tmp/a/b/"),
-        ("memory://a/b/c/key", "memory://"),
+        ("memory://a/b/c/key", "memory://a/b/c/"),
     ],
 )
 def test_an_object_counts_for_two_folders_below_its_bucket_or_origin(uri: str, prefix: str) -> None:
