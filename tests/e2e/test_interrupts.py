@@ -1,4 +1,4 @@
-"""Ctrl-C, or another signal whose handler raises, in the middle of whatever the client does."""
+"""Signals whose handler raises, in the middle of whatever the client does; the program's end."""
 
 from __future__ import annotations
 
@@ -35,3 +35,20 @@ def test_interrupted_program_goes_on_and_ends(
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{interrupts}\n"
+
+
+def test_program_may_ask_at_its_very_end(start_local: StartLocal, files: FileOrigin) -> None:
+    daemon = start_local()
+    files.put("k", b"12345")
+
+    done = subprocess.run(  # noqa: S603  # ours
+        [sys.executable, "-m", "support.last_words", files.url("k")],
+        env={**os.environ, "FOREBAY_ADDRESS": daemon.address},
+        capture_output=True,
+        text=True,
+        timeout=_PROGRAM_ENDS_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "exit handler: 5\nfinalizer: 5\n", done.stderr
