@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from support.interrupted import OBJECTS
+from support.remote import python_path
 from support.rounds import rounds
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def test_interrupted_program_goes_on_and_ends(
 
     done = subprocess.run(  # noqa: S603  # ours
         [sys.executable, "-m", "support.interrupted", files.url(), str(interrupts)],
-        env={**os.environ, "FOREBAY_ADDRESS": daemon.address},
+        env={**os.environ, **python_path(), "FOREBAY_ADDRESS": daemon.address},
         capture_output=True,
         text=True,
         timeout=_PROGRAM_ENDS_S,
@@ -43,7 +44,7 @@ def test_program_may_ask_at_its_very_end(start_local: StartLocal, files: FileOri
 
     done = subprocess.run(  # noqa: S603  # ours
         [sys.executable, "-m", "support.last_words", files.url("k")],
-        env={**os.environ, "FOREBAY_ADDRESS": daemon.address},
+        env={**os.environ, **python_path(), "FOREBAY_ADDRESS": daemon.address},
         capture_output=True,
         text=True,
         timeout=_PROGRAM_ENDS_S,

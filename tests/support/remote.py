@@ -55,7 +55,7 @@ class RemoteClient:
             self._process = subprocess.Popen(  # noqa: S603  # our own module
                 [*prefix, sys.executable, "-m", "support.remote", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **_python_path(), **(env or {})},
+                env={**os.environ, **python_path(), **(env or {})},
                 pass_fds=[theirs.fileno()],
             )
         self._connection = Connection(ours.detach())
@@ -119,7 +119,7 @@ class RemoteClient:
         self.close()
 
 
-def _python_path() -> dict[str, str]:
+def python_path() -> dict[str, str]:
     """Let the process import what the tests can."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
