@@ -12,8 +12,22 @@ from mmengine.registry import Registry
 __all__ = ["Config", "ConfigDict", "Registry"]
 
 
+class _Registry(Registry):
+    """As mmengine's, but what a user registers takes the place of ours with the same name."""
+
+    def _register_module(
+        self, module: type, module_name: str | list[str] | None = None, force: bool = False
+    ) -> None:
+        names = (
+            [module_name or module.__name__] if not isinstance(module_name, list) else module_name
+        )
+        known = [self.module_dict[name] for name in names if name in self.module_dict]
+        are_ours = all(each.__module__.startswith("forebay_trainer.") for each in known)
+        super()._register_module(module, module_name, force or are_ours)
+
+
 def _registry(name: str) -> Registry:
-    return Registry(name, scope="forebay_trainer")
+    return _Registry(name, scope="forebay_trainer")
 
 
 MODELS = _registry("model")

@@ -1,0 +1,1 @@
+"""Data sets from their own formats into those that are trained with."""

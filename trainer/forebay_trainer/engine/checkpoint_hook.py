@@ -1,0 +1,110 @@
+"""Checkpoints while a run goes on: written, kept and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forebay_trainer.engine.hook import Hook
+from forebay_trainer.engine.runner import join
+from forebay_trainer.files import Files
+from forebay_trainer.registry import HOOKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from forebay_trainer.engine.runner import Runner
+
+
+def output_folder(out_dir: str | None, work_dir: str) -> str:
+    """Return where *out_dir* of a hook leads: as upstream, to a folder in it for each run."""
+    if not out_dir or out_dir == work_dir:
+        return work_dir
+    return join(out_dir, work_dir.rstrip("/").rpartition("/")[2])
+
+
+@HOOKS.register_module()
+class CheckpointHook(Hook):
+    """Writes a checkpoint every *interval* epochs, or iterations if not *by_epoch*.
+
+    Args:
+        interval: -1 is never, but for the last.
+        by_epoch: count epochs.
+        save_optimizer: so that a run can be resumed from it.
+        out_dir: a folder or prefix that gets a folder of the work_dir's name.
+        max_keep_ckpts: older ones are removed; -1 keeps all.
+        save_last: write the last one whatever the interval.
+        filename_tmpl: with ``{}`` for the number.
+        create_symlink: let ``latest.pth`` be the last one, in a folder of local files.
+        meta: what ``meta`` of the checkpoint has beside the run's own.
+        file_client_args: ignored; where a checkpoint goes depends on the path.
+    """
+
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        save_optimizer: bool = True,
+        out_dir: str | None = None,
+        max_keep_ckpts: int = -1,
+        save_last: bool = True,
+        filename_tmpl: str | None = None,
+        create_symlink: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        file_client_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        del file_client_args
+        self.interval, self.by_epoch, self.save_last = interval, by_epoch, save_last
+        self.save_optimizer, self.max_keep_ckpts = save_optimizer, max_keep_ckpts
+        self.out_dir = out_dir
+        self.filename_tmpl = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
+        self.create_symlink = create_symlink
+        self.meta = dict(meta or {})
+
+    def folder(self, runner: Runner) -> str:
+        """Return where the checkpoints go."""
+        return output_folder(self.out_dir, runner.work_dir)
+
+    def before_run(self, runner: Runner) -> None:
+        runner.meta.update(self.meta)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        is_last = self.save_last and self.is_last_epoch(runner)
+        if self.by_epoch and (self.every_n_epochs(runner, self.interval) or is_last):
+            self._save(runner, runner.epoch + 1)
+
+    def after_train_iter(self, runner: Runner) -> None:
+        is_last = self.save_last and self.is_last_iter(runner)
+        if not self.by_epoch and (self.every_n_iters(runner, self.interval) or is_last):
+            self._save(runner, runner.iter + 1)
+
+    def _save(self, runner: Runner, number: int) -> None:
+        folder = self.folder(runner)
+        name = self.filename_tmpl.format(number)
+        runner.meta["hook_msgs"]["last_ckpt"] = join(folder, name)
+        runner.save_checkpoint(folder, name, save_optimizer=self.save_optimizer)
+        if runner.rank != 0:
+            return
+        if self.create_symlink and not Files().is_object(folder):
+            _link(Path(folder), name)
+        if self.max_keep_ckpts > 0:
+            self._remove_old(folder, number)
+
+    def _remove_old(self, folder: str, number: int) -> None:
+        files = Files()
+        oldest_kept = number - self.max_keep_ckpts * self.interval
+        for old in range(oldest_kept, 0, -self.interval):
+            path = join(folder, self.filename_tmpl.format(old))
+            if not files.exists(path):
+                break
+            files.remove(path)
+
+
+def _link(folder: Path, name: str) -> None:
+    """Let ``latest.pth`` be *name*; where there are no links, the names' numbers have to do."""
+    scratch = folder / f".latest.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        scratch.symlink_to(name)
+        scratch.replace(folder / "latest.pth")

@@ -1,0 +1,58 @@
+"""The processes of one run, as torchrun starts them; a run of one needs none of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+Value = TypeVar("Value")
+
+
+def start(device: str) -> None:
+    """Join the processes that torchrun has started, if it has; *device*: ``cpu`` or ``cuda``."""
+    if "LOCAL_RANK" not in os.environ or dist.is_initialized():
+        return
+    if device.startswith("cuda"):
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl")  # objects are gathered by gloo
+    else:
+        dist.init_process_group("gloo")
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def is_distributed() -> bool:
+    return bool(dist.is_available() and dist.is_initialized())
+
+
+def rank() -> int:
+    """Return the number of this process, before they have joined, too."""
+    return dist.get_rank() if is_distributed() else int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def broadcast(value: Value) -> Value:
+    """Return what the first process has."""
+    if not is_distributed():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def gather(value: Value) -> list[Value]:
+    """Return every process's, in their order: on the first one; a list of its own on others."""
+    if not is_distributed():
+        return [value]
+    values: list[Value] = [value] * world_size()
+    dist.gather_object(value, values if rank() == 0 else None)
+    return values if rank() == 0 else [value]

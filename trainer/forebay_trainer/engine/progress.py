@@ -1,0 +1,104 @@
+"""Progress bars on a terminal: of a pass over the data with its loss, and of a test."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from forebay_trainer.engine import distributed
+from forebay_trainer.engine.hook import Hook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from forebay_trainer.engine.runner import Runner
+
+
+class _Screen:
+    """The one live display that a terminal can have; bars inside bars are further rows of it."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._bars = 0
+
+    @contextlib.contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Callable[..., None]]:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._progress.start()
+        progress = self._progress
+        self._bars += 1
+        task = progress.add_task(title, total=total, values="")
+
+        def advance(values: str = "") -> None:
+            progress.update(task, advance=1, values=values)
+
+        try:
+            yield advance
+        finally:
+            progress.remove_task(task)
+            self._bars -= 1
+            if not self._bars:
+                progress.stop()
+                self._progress = None
+
+
+_screen = _Screen()
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar; gives what is called after each step, perhaps with a text to show beside it.
+
+    Nothing is shown where no person looks, or by any process but the first.
+    """
+    if distributed.rank() or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    with _screen.bar(title, total) as advance:
+        yield advance
+
+
+class ProgressHook(Hook):
+    """A bar for each pass over the data, with the last batch's loss and its wait for data."""
+
+    def __init__(self) -> None:
+        self._bar = contextlib.ExitStack()
+        self._advance: Callable[..., None]
+
+    def before_epoch(self, runner: Runner) -> None:
+        title = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
+        bar = progress_bar(title, len(runner.data_loader))
+        self._advance = self._bar.enter_context(bar)
+
+    def after_iter(self, runner: Runner) -> None:
+        values: dict[str, Any] = {
+            name: history[-1][0]
+            for name, history in runner.log_buffer.history().items()
+            if name in ("loss", "data_time")
+        }
+        self._advance(" ".join(f"{name} {value:.3f}" for name, value in values.items()))
+
+    def after_epoch(self, runner: Runner) -> None:
+        self._bar.close()
