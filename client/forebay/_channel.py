@@ -280,6 +280,7 @@ class _Attempt:
                 raise DaemonUnavailableError(
                     f"no Forebay daemon answers at {self._address} (waited {self._timeout_s:g} s: "
                     f"{error.details()}): start it with `forebay serve`, or set FOREBAY_ADDRESS"
+                    f"{_tls.hint(self._address)}"
                 ) from error
             return True
         self._broken += 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CA_VARIABLE, TOKEN_VARIABLE = "FOREBAY_CA", "FOREBAY_TOKEN_FILE"  # their names
 _NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_OTHER_HOST = "Hostname Verification Check failed"
 _NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number")
 
 
@@ -32,6 +33,8 @@ def credentials() -> grpc.ChannelCredentials | None:
     if not ca and not token:
         return None
     roots = _read(ca, CA_VARIABLE) if ca else None
+    if roots is not None and b"-----BEGIN CERTIFICATE-----" not in roots:
+        raise DaemonUnavailableError(f"{CA_VARIABLE}: {ca} holds no certificate (PEM)")
     secure = grpc.ssl_channel_credentials(root_certificates=roots)
     if not token:
         return secure
@@ -53,6 +56,13 @@ def credentials() -> grpc.ChannelCredentials | None:
     )
 
 
+def hint(address: str) -> str:
+    """Return what else may be wrong where a port hangs up."""
+    if address.startswith("unix:") or os.environ.get(CA_VARIABLE):
+        return ""
+    return f"; if it wants TLS, set {CA_VARIABLE} to the file of its CA"
+
+
 def refusal(error: grpc.RpcError, address: str) -> ForebayError | None:
     """Return what a failed call means if it is no use to try again, None otherwise."""
     details = str(error.details())
@@ -65,6 +75,11 @@ def refusal(error: grpc.RpcError, address: str) -> ForebayError | None:
         return DaemonUnavailableError(
             f"the certificate of {address} is not trusted ({reason}): set {CA_VARIABLE} to the "
             "file of the CA that signed it, and see that it is valid now and names this host"
+        )
+    if _OTHER_HOST in details:
+        return DaemonUnavailableError(
+            f"the certificate of {address} does not name this host: connect by a name or address "
+            "that it has, or have one issued that names it"
         )
     if any(text in details for text in _NO_TLS):
         return DaemonUnavailableError(

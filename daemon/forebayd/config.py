@@ -176,6 +176,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> DaemonCon
     origin_tables = settings.tables(table.pop("origin", []), f"{source}: origin")
     told = settings.parse(table, _TOP_WORDS, source)
     told |= settings.parse(settings.environment(_TOP_WORDS), _TOP_WORDS, "environment")
+    settings.warn_of_variables(_TOP_WORDS)
     told |= settings.parse(
         {name: value for name, value in overrides.items() if value is not None},
         _TOP_WORDS,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from forebay_protos import layout, uris
 from forebay_protos.counters import FLOCK
 from forebay_protos.findings import Finding, ok, problem, problem_of, skipped, warning
+from forebayd import remote
 from forebayd.errors import ConfigError, InvalidPathError, ObjectNotFoundError
 from forebayd.origin.build import driver_of, fallback
 from forebayd.store import disk, folder
@@ -29,7 +30,7 @@ from forebayd.store import disk, folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from forebayd.config import OriginConfig
+    from forebayd.config import DaemonConfig, OriginConfig
 
 FOLDER, FILES, SPACE, SPEED = "cache folder", "file system", "disk space", "disk speed"
 
@@ -41,6 +42,14 @@ _TURN_S = 2.0  # each of: syncs, writing, reading
 # Below these the network is faster than the disk, and a save waits longer than the origin takes.
 _SLOW_BYTES_PER_S = 200e6
 _SLOW_SYNC_S = 0.02
+
+
+def check_listeners(config: DaemonConfig) -> None:
+    """Look at certificate, key and token. Raises ConfigError."""
+    if config.tls_cert is not None and config.tls_key is not None:
+        remote.server_credentials(config.tls_cert, config.tls_key)
+    if config.token_file is not None:
+        remote.TokenCheck(config.token_file)
 
 
 def is_writable(cache_dir: Path) -> bool:
@@ -66,6 +75,9 @@ def check_folder(cache_dir: Path, *, is_served: bool) -> Finding:
         folder.check_owner(cache_dir)
         if (cache_dir / layout.VERSION).exists():
             folder.read_version(cache_dir)
+        if (cache_dir / layout.LOCK).exists():
+            with (cache_dir / layout.LOCK).open() as lock:
+                folder.take(lock.fileno(), cache_dir)
     except ConfigError as error:
         return problem_of(FOLDER, error)
     if not os.access(cache_dir, os.W_OK | os.X_OK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -104,6 +105,12 @@ def server_credentials(cert: Path, key: Path) -> grpc.ServerCredentials:
     files = _Watched(key, cert)
     try:
         files.refresh()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"tls_cert {cert} and tls_key {key} are no certificate and its key, both PEM and the "
+            f"key without a passphrase ({error.reason or error})"
+        ) from error
     except OSError as error:
         raise ConfigError(f"tls_cert, tls_key: {error.filename}: {error.strerror}") from error
 

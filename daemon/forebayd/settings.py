@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import math
 import os
 import re
@@ -24,10 +25,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+log = logging.getLogger(__name__)
+
 Parser = Callable[[object], object]
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtpe]?)(i?)b?\s*", re.IGNORECASE)
 _PREFIXES = "KMGTPE"
+_VARIABLE = "FOREBAY_"
+_OF_CLIENTS = ("address", "ca", "cache_dir", "path_mapping", "token_file")
 
 
 def read_toml(path: Path) -> dict[str, object]:
@@ -45,8 +50,22 @@ def read_toml(path: Path) -> dict[str, object]:
 
 def environment(words: Mapping[str, Parser]) -> dict[str, object]:
     """Return the words that variables ``FOREBAY_<WORD>`` set; an empty variable sets nothing."""
-    values = ((name, os.environ.get(f"FOREBAY_{name.upper()}")) for name in words)
+    values = ((name, os.environ.get(f"{_VARIABLE}{name.upper()}")) for name in words)
     return {name: value for name, value in values if value}
+
+
+def warn_of_variables(words: Iterable[str]) -> None:
+    """Log which variables look like misspelt settings; others are the clients', or Kubernetes'."""
+    known = [*words, *_OF_CLIENTS]
+    for variable in os.environ:
+        name = variable.removeprefix(_VARIABLE).lower()
+        if variable == name or name in known:
+            continue
+        for near in difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            log.warning(
+                "%s is no setting and is not looked at: did you mean %s%s?",
+                *(variable, _VARIABLE, near.upper()),
+            )
 
 
 def parse(

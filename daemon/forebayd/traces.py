@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,8 @@ def _make_provider() -> Any:
             "traces are asked for by OTEL_* variables, and need the extra [traces]: "
             f"pip install 'forebay[daemon,traces]' ({error})"
         ) from error
+    # It tells of every try; that a batch is lost, which it tells too, is enough.
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
     resource = Resource({SERVICE_NAME: "forebay"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter.OTLPSpanExporter()))

@@ -143,6 +143,55 @@ def test_an_expired_certificate_is_refused(
         client.stats()
 
 
+def test_certificate_of_another_host_is_told(
+    start_daemon: StartDaemon, authority: Authority, token: Path
+) -> None:
+    address = start(start_daemon, authority, token).replace("127.0.0.1", "localhost")
+
+    with (
+        forebay.Client(address) as client,
+        pytest.raises(forebay.DaemonUnavailableError, match="does not name this host"),
+    ):
+        client.stats()
+
+
+def test_client_that_knows_of_no_tls_is_given_a_hint(
+    start_daemon: StartDaemon,
+    authority: Authority,
+    token: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = start(start_daemon, authority, token)
+    monkeypatch.delenv("FOREBAY_CA")
+    monkeypatch.delenv("FOREBAY_TOKEN_FILE")
+
+    with (
+        forebay.Client(address, timeout_s=5) as client,
+        pytest.raises(forebay.DaemonUnavailableError, match="wants TLS, set FOREBAY_CA"),
+    ):
+        client.stats()
+
+
+def test_file_without_a_certificate_is_told(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOREBAY_CA", str(token))
+
+    with (
+        forebay.Client("127.0.0.1:1", timeout_s=5) as client,
+        pytest.raises(forebay.DaemonUnavailableError, match="holds no certificate"),
+    ):
+        client.stats()
+
+
+def test_key_of_another_certificate_is_refused(
+    start_daemon: StartDaemon, authority: Authority, tmp_path: Path
+) -> None:
+    _, key = issue(authority)
+    certificate, _ = issue(make_authority(tmp_path / "other"))
+
+    with pytest.raises(DaemonFailedError, match="are no certificate and its key"):
+        start_daemon(address=free_address(), tls_cert=str(certificate), tls_key=str(key))
+
+
 def test_a_daemon_without_tls_is_told(start_daemon: StartDaemon, token: Path) -> None:
     address = free_address()
     start_daemon(address=address, env={"FOREBAY_TOKEN_FILE": ""})

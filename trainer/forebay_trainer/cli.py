@@ -254,14 +254,3 @@ def cityscapes_command(source: str, **settings: Any) -> None:
 
     for path in convert(source, tell=click.echo, **settings):
         click.echo(path)
-
-
-COMMANDS = (
-    train_command,
-    test_command,
-    infer_command,
-    browse_command,
-    config_command,
-    convert_command,
-)
-"""What ``forebay`` has from here."""

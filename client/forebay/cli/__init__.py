@@ -7,9 +7,11 @@ Sizes are for people unless ``--json`` is given. Exit codes: 0 done, 1 the thing
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any, NoReturn
 
 import click
@@ -33,8 +35,26 @@ from forebay.cli._common import readable
 _FAILED, _WRONG_USAGE, _NO_DAEMON = 1, 2, 3
 
 
+@functools.cache
+def _added() -> EntryPoints:
+    return entry_points(group="forebay.commands")
+
+
 class _Commands(click.Group):
-    """The commands; a reader that has seen enough (``| head``) ends any of them silently."""
+    """The commands, and those that other packages add by entry points (the trainer's).
+
+    A reader that has seen enough (``| head``) ends any of them silently.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_added().names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        known = super().get_command(ctx, cmd_name)
+        if known is not None or cmd_name not in _added().names:
+            return known
+        added: click.Command = _added()[cmd_name].load()
+        return added
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -44,7 +44,8 @@ def cp(source: str, target: str, recursive: bool, address: str | None, timeout_s
     """Copy objects to local files, local files to objects, or objects to objects.
 
     URIs and mapped paths name objects, all other paths local files. A TARGET that is a folder, or
-    ends with a slash, takes the copy under its own name. What is written is safe on this node when
+    ends with a slash, takes the copy under its own name; folders that are not there are made. What
+    is written is safe on this node when
     the command ends; `forebay flush` waits until it is in the origin.
 
     \b

@@ -33,7 +33,7 @@ _LEVELS = {"ok": "green", "skipped": "bright_black", "warning": "yellow", "probl
 @click.argument("paths", nargs=-1, type=TEXT)
 @address_option
 @click.option("--config", type=click.Path(path_type=Path), help="As of `forebay serve`.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="As of `forebay serve`.")
+@click.option("--cache-dir", type=_serve.FOLDER, help="As of `forebay serve`.")
 @click.option("--max-bytes", help="As of `forebay serve`.")
 @click.option("--endpoint-url", help="As of `forebay serve`.")
 @click.option("--region", help="As of `forebay serve`.")
@@ -160,6 +160,7 @@ def _without_daemon(
         return
     try:
         config = load(told.pop("config", None), told)
+        looking.check_listeners(config)
     except ConfigError as error:
         yield problem_of("configuration", error)
         return

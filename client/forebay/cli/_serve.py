@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+FOLDER = click.Path(path_type=Path, readable=False)  # what is wrong with one, the daemon says
 MISSING = (
     "the daemon is not installed here ({name}): pip install 'forebay[daemon]' on the node that "
     "serves; clients need only forebay"
@@ -45,7 +46,7 @@ def _log_to_stderr(level: str) -> None:
 @click.option(
     "--config", type=click.Path(path_type=Path), help="A TOML file; see the documentation."
 )
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache.")
+@click.option("--cache-dir", type=FOLDER, help="Folder of the cache.")
 @click.option("--max-bytes", help="Limit of the folder: bytes, or such as 500GB or 1.5TiB.")
 @click.option(
     "--listen", multiple=True, help="unix:/path/to.sock or host:port; may be given several times."

@@ -210,8 +210,9 @@ def _page(found: Sequence[forebay.Upload], *, is_overdue: bool) -> Table | str:
     page = Table.grid()
     page.add_row(_table(found))
     left = sum(upload.size_bytes - upload.uploaded_bytes for upload in found)
-    overdue = "; overdue" if is_overdue else ""
-    page.add_row(f"{len(found):,} uploads, {size_text(left)} left{overdue}")
+    failed = sum(upload.state == "failed" for upload in found)
+    state = f"; {failed:,} failed for good" if failed else "; overdue" if is_overdue else ""
+    page.add_row(f"{len(found):,} uploads, {size_text(left)} left{state}")
     return page
 
 

@@ -86,6 +86,18 @@ def check_owner(path: Path) -> None:
         )
 
 
+def take(lock: int, path: Path) -> None:
+    """Lock a folder by its open file. Raises ConfigError if a daemon has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+        raise ConfigError(
+            f"cache folder {path} is in use by the daemon with pid {holder}: "
+            "stop that one or choose another folder with --cache-dir"
+        ) from error
+
+
 def read_version(path: Path) -> int:
     """Return the version of a cache folder. Raises ConfigError if this daemon does not know it."""
     text = _text(path / layout.VERSION)
@@ -132,14 +144,10 @@ class CacheFolder:
     def _lock(self) -> int:
         fd = os.open(self.path / layout.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            take(fd, self.path)
+        except ConfigError:
             os.close(fd)
-            raise ConfigError(
-                f"cache folder {self.path} is in use by the daemon with pid {holder}: "
-                "stop that one or choose another folder with --cache-dir"
-            ) from error
+            raise
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         return fd

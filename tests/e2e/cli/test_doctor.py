@@ -226,6 +226,13 @@ def test_folder_of_somebody_else_is_a_problem(bare: Doctor, cache_dir: Path) -> 
     assert f"uid {_STRANGER}" in found["cache folder"]["found"]
 
 
+def test_folder_that_a_daemon_has_is_a_problem(bare: Doctor, daemon: DaemonProcess) -> None:
+    _, found = bare("--cache-dir", str(daemon.cache_dir))
+
+    assert found["cache folder"]["level"] == "problem"
+    assert "in use by the daemon with pid" in found["cache folder"]["found"]
+
+
 def test_folder_of_other_files_is_a_problem(bare: Doctor, cache_dir: Path) -> None:
     cache_dir.mkdir()
     (cache_dir / "holiday.jpg").write_bytes(b"precious")

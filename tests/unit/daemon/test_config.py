@@ -239,6 +239,20 @@ def test_lists_and_mappings_of_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert config.path_mapping == {"data/": "s3://data/"}
 
 
+def test_variable_that_looks_like_a_setting_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FOREBAY_MAX_BYTE", "1GB")
+    monkeypatch.setenv("FOREBAY_SERVICE_HOST", "10.0.0.1")  # of Kubernetes
+    monkeypatch.setenv("FOREBAY_ADDRESS", "unix:/run/a.sock")  # of clients
+
+    load(None, {})
+
+    assert [record.getMessage() for record in caplog.records if "no setting" in record.msg] == [
+        "FOREBAY_MAX_BYTE is no setting and is not looked at: did you mean FOREBAY_MAX_BYTES?"
+    ]
+
+
 def test_keys_in_an_endpoint_are_refused_and_not_shown() -> None:
     with pytest.raises(ConfigError, match="must not hold keys") as caught:
         load(None, {"endpoint_url": "http://me:hidden@host:1"})
