@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from forebay.cli import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.daemon import DaemonProcess
 
 ROOT = Path(__file__).parents[2]
@@ -81,19 +79,6 @@ def test_commands_and_options_are_there(page: str) -> None:
         ]
     assert len(used) > 3
     assert unknown == []
-
-
-@pytest.fixture
-def datasets_bucket(ceph_client: Any) -> Iterator[None]:
-    """The bucket that the pages read and write."""
-    from support.ceph import Bucket
-
-    bucket = Bucket("datasets", ceph_client)
-    ceph_client.create_bucket(Bucket=bucket.name)
-    bucket.put("coco/train2017/000000000009.jpg", b"\xff\xd8 a photo")
-    yield
-    bucket.delete_all()
-    ceph_client.delete_bucket(Bucket=bucket.name)
 
 
 @pytest.mark.usefixtures("datasets_bucket")

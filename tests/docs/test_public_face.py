@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -15,8 +15,6 @@ from forebay.cli import cli
 from forebay_protos import cache_pb2, cache_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.daemon import DaemonProcess
 
 ROOT = Path(__file__).parents[2]
@@ -27,19 +25,6 @@ SNIPPETS = [
     for match in re.finditer(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 ]
 COMMANDS = sorted(cli.commands)
-
-
-@pytest.fixture
-def datasets_bucket(ceph_client: Any) -> Iterator[None]:
-    """The bucket that the README reads."""
-    from support.ceph import Bucket
-
-    bucket = Bucket("datasets", ceph_client)
-    ceph_client.create_bucket(Bucket=bucket.name)
-    bucket.put("coco/train2017/000000000009.jpg", b"\xff\xd8 a photo")
-    yield
-    bucket.delete_all()
-    ceph_client.delete_bucket(Bucket=bucket.name)
 
 
 @pytest.mark.usefixtures("datasets_bucket")
