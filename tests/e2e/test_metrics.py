@@ -110,7 +110,16 @@ def test_every_number_of_the_statistics_is_a_metric(
     } <= names
     assert set(raw) == {
         *("since_start", "last_minute", "total", "origin_latency_s", "fill_latency_s"),
-        *("evictions", "errors", "attached_clients", "uptime_s", "version", "pid", "cache_dir"),
+        *(
+            "evictions",
+            "errors",
+            "attached_clients",
+            "started_at",
+            "uptime_s",
+            "version",
+            "pid",
+            "cache_dir",
+        ),
         *("cache_id", "used_bytes", "reserved_bytes", "overhead_bytes", "max_bytes"),
         *("disk_free_bytes", "min_free_bytes", "objects", "pinned_prefixes", "spool", "leases"),
         *("fills_in_flight", "deduplicated_fills", "origins"),

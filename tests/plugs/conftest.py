@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     import forebay
     import forebay.mmcv
     import forebay.mmengine
+    from forebay.fsspec import ForebayFileSystem
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +66,4 @@ def forget_clients() -> None:
     mmcv.FileClient._instances.clear()
     MMEngineFileClient._instances.clear()
     mmengine_io.backend_instances.clear()
+    ForebayFileSystem.clear_instance_cache()

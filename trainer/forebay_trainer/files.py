@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _LOCAL_BACKENDS = ("disk", "local")
+_ENVIRONMENT = ("FOREBAY_ADDRESS", "FOREBAY_PATH_MAPPING", "FOREBAY_CACHE_DIR")
 
 
 @functools.lru_cache(maxsize=16)
-def _client(items: tuple[tuple[str, str], ...], _: int) -> forebay.Client:
+def _client(items: tuple[tuple[str, str], ...], _: tuple[str | None, ...]) -> forebay.Client:
     return forebay.Client(path_mapping=dict(items))
 
 
@@ -48,7 +49,7 @@ class Files:
     @property
     def client(self) -> forebay.Client:
         """The client of this process, shared by all with the same mapping."""
-        return _client(self._items, os.getpid())
+        return _client(self._items, tuple(map(os.environ.get, _ENVIRONMENT)))
 
     def is_object(self, path: str | os.PathLike[str]) -> bool:
         text = os.fspath(path)
