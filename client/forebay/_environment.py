@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 VARIABLES = {
     "FOREBAY_ADDRESS": "The daemon: `unix:/path/to.sock` or `host:port`; by default its default.",
     "FOREBAY_CACHE_DIR": (
@@ -13,3 +15,8 @@ VARIABLES = {
 }
 # What `forebay exec` tells the programs below it; not for users.
 OF_EXEC = ("FOREBAY_EXEC", "FOREBAY_EXEC_S3")
+
+
+def values() -> tuple[str | None, ...]:
+    """Return what they are now: clients that are kept are for these."""
+    return tuple(map(os.environ.get, VARIABLES))

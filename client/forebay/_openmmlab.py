@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forebay import _environment
 from forebay._client import Client
 from forebay._paths import Paths, as_text, check_mapping
 from forebay._petrel_conf import default_cluster
@@ -40,7 +41,6 @@ _OBJECT_FIRST = (
     "copytree_to_local",
 )
 _OBJECT_SECOND = ("put", "put_text", "copyfile_from_local", "copytree_from_local")
-_ENVIRONMENT = ("FOREBAY_ADDRESS", "FOREBAY_PATH_MAPPING", "FOREBAY_CACHE_DIR")
 _NAMES = ("filepath", "dir_path", "dst", "src")  # what upstream calls it
 
 
@@ -94,8 +94,7 @@ class Objects:
         assert isinstance(path_mapping, dict) or path_mapping is None  # noqa: S101
         self.path_mapping = path_mapping
         items = tuple(path_mapping.items()) if path_mapping else ()
-        environment = tuple(map(os.environ.get, _ENVIRONMENT))
-        shared = _shared(items, conf_path, address, timeout_s, environment)
+        shared = _shared(items, conf_path, address, timeout_s, _environment.values())
         self._client, self._own_paths, self._cluster = shared
 
     def _objects_below(self, dir_path: StrPath) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from support.docker import Engine
 
 _STATED_BYTES = 200e6  # deploy/Dockerfile says it, over the base
-_DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -29,7 +27,7 @@ def daemon(engine: Engine) -> Iterator[str]:
 
 
 def test_daemon_becomes_healthy_with_no_rights(engine: Engine, daemon: str) -> None:
-    wait_for_health(engine, daemon)
+    engine.wait_for_health(daemon)
 
     told = json.loads(engine.run("exec", daemon, "forebay", "stats", "--json"))
     status = engine.run("exec", daemon, "cat", "/proc/1/status")
@@ -39,7 +37,7 @@ def test_daemon_becomes_healthy_with_no_rights(engine: Engine, daemon: str) -> N
 
 
 def test_daemon_ends_well_when_it_is_stopped(engine: Engine, daemon: str) -> None:
-    wait_for_health(engine, daemon)
+    engine.wait_for_health(daemon)
 
     engine.run("stop", daemon)
 
@@ -50,10 +48,3 @@ def test_size_is_what_the_dockerfile_states(engine: Engine) -> None:
     added_bytes = engine.inspect(IMAGE)["Size"] - engine.inspect(BASE)["Size"]
 
     assert added_bytes == pytest.approx(_STATED_BYTES, rel=0.15)
-
-
-def wait_for_health(engine: Engine, container: str) -> None:
-    deadline = time.monotonic() + _DEADLINE_S
-    while engine.inspect(container)["State"]["Health"]["Status"] != "healthy":
-        assert time.monotonic() < deadline, engine.run("logs", container)
-        time.sleep(0.1)

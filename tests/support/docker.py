@@ -20,7 +20,7 @@ BASE, IMAGE = "forebay-test-base", "forebay"
 _DOCKER = "/usr/bin/docker"
 BINARIES = ("dockerd", _DOCKER, "docker-compose", "debootstrap")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # a proxy's may be among them
-_STARTS_S = 60.0
+_STARTS_S, _HEALTHY_S = 60.0, 120.0
 _BASE_PACKAGES = "python3,python3-venv,ca-certificates"
 
 
@@ -86,6 +86,12 @@ class Engine:
         found: dict[str, Any] = json.loads(self.run("inspect", name))[0]
         return found
 
+    def wait_for_health(self, container: str) -> None:
+        deadline = time.monotonic() + _HEALTHY_S
+        while (health := self.inspect(container)["State"]["Health"]["Status"]) != "healthy":
+            assert time.monotonic() < deadline, f"{health}: {self.run('logs', container)}"
+            time.sleep(0.2)
+
     # --- images ------------------------------------------------------------------------------
 
     def make_base(self) -> None:
@@ -124,15 +130,8 @@ class Project:
         """Return the container's id."""
         return self.run("ps", "-q", service).strip()
 
-    def wait_for_health(self, service: str, timeout_s: float = 120.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while (health := self._state(service)["Health"]["Status"]) != "healthy":
-            assert time.monotonic() < deadline, f"{health}: {self.run('logs', service)}"
-            time.sleep(0.2)
-
-    def _state(self, service: str) -> dict[str, Any]:
-        state: dict[str, Any] = self.engine.inspect(self.container(service))["State"]
-        return state
+    def wait_for_health(self, service: str) -> None:
+        self.engine.wait_for_health(self.container(service))
 
 
 def run(

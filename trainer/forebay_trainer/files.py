@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import forebay
+from forebay import _environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _LOCAL_BACKENDS = ("disk", "local")
-_ENVIRONMENT = ("FOREBAY_ADDRESS", "FOREBAY_PATH_MAPPING", "FOREBAY_CACHE_DIR")
 
 
 @functools.lru_cache(maxsize=16)
@@ -49,7 +49,7 @@ class Files:
     @property
     def client(self) -> forebay.Client:
         """The client of this process, shared by all with the same mapping."""
-        return _client(self._items, tuple(map(os.environ.get, _ENVIRONMENT)))
+        return _client(self._items, _environment.values())
 
     def is_object(self, path: str | os.PathLike[str]) -> bool:
         text = os.fspath(path)

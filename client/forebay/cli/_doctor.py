@@ -241,24 +241,19 @@ def _check_disk(
     except ModuleNotFoundError as error:
         yield skipped("disk", _serve.MISSING.format(name=error.name))
         return
-    checks: list[tuple[str, Callable[[], Finding]]] = [
-        (looking.FOLDER, lambda: looking.check_folder(cache_dir, is_served=used_bytes is not None)),
-        (
-            looking.SPACE,
-            lambda: looking.check_space(
-                cache_dir,
-                max_bytes=max_bytes,
-                min_free_bytes=min_free_bytes,
-                used_bytes=used_bytes,
-            ),
+    is_served = used_bytes is not None
+    yield _tried(
+        looking.FOLDER,
+        cache_dir,
+        lambda: looking.check_folder(cache_dir, is_served=is_served),
+    )
+    yield _tried(
+        looking.SPACE,
+        cache_dir,
+        lambda: looking.check_space(
+            cache_dir, max_bytes=max_bytes, min_free_bytes=min_free_bytes, used_bytes=used_bytes
         ),
-    ]
-    trials: list[tuple[str, Callable[[], Finding]]] = [
-        (looking.FILES, lambda: looking.check_files(cache_dir)),
-        (looking.SPEED, lambda: looking.check_speed(cache_dir, min_free_bytes=min_free_bytes)),
-    ]
-    for name, check in checks:
-        yield _tried(name, cache_dir, check)
+    )
     try:
         is_writable = bounded(_DISK_S, lambda: looking.is_writable(cache_dir))
     except TimeoutError:
@@ -268,8 +263,12 @@ def _check_disk(
             looking.SPEED, f"uid {os.geteuid()} may not write there: look as the daemon's user"
         )
         return
-    for name, check in trials:
-        yield _tried(name, cache_dir, check)
+    yield _tried(looking.FILES, cache_dir, lambda: looking.check_files(cache_dir))
+    yield _tried(
+        looking.SPEED,
+        cache_dir,
+        lambda: looking.check_speed(cache_dir, min_free_bytes=min_free_bytes),
+    )
 
 
 def _tried(name: str, cache_dir: Path, check: Callable[[], Finding]) -> Finding:

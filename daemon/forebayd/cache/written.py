@@ -204,13 +204,16 @@ class Written:
             return _info(upload)
         # Now: what is pending may be done before the origin's answer, which is older, comes.
         is_above_ours = any(True for _ in self._order.below(prefix, folder))
-        removes = _Removes(self._order.hiding(prefix))
+        hiding = self._order.hiding(prefix)
         try:
             if upload is not None:
                 raise ObjectNotFoundError(f"{target.uri}: removed on this node")
             info = await self._listings.stat(target, fresh=fresh)
+            if info is not None or not hiding:
+                return info
+            removes = _Removes(hiding)
             hides = removes.any_below(folder) or removes.hide_all(folder)
-            if info is None and hides and not await self._shows(target):
+            if hides and not await self._shows(target):
                 raise ObjectNotFoundError(f"{target.uri}: all below it is removed on this node")
             return info
         except ObjectNotFoundError:
@@ -233,6 +236,11 @@ class Written:
         new = sorted(
             (uri for uri in ours if recursive or "/" not in uri[len(folder) :]), reverse=True
         )
+        folders = {
+            folder + uri[len(folder) :].partition("/")[0] + "/"
+            for uri in ours
+            if not recursive and "/" in uri[len(folder) :]
+        }
         told: set[str] = set()  # of ours: pages of files are sorted each by itself only
         known: set[str] = set()
         try:
@@ -254,23 +262,20 @@ class Written:
                 prefixes = [
                     name
                     for name in page.prefixes
-                    if any(uri.startswith(name) for uri in ours)
-                    or not (
+                    if name not in folders
+                    and not (
                         removes.hide_all(name)
                         or (removes.any_below(name) and not await self._shows_below(name))
                     )
                 ]
+                # Ours with the first page, where they are once they have arrived.
+                prefixes = sorted({*prefixes, *folders} - known)
                 known.update(prefixes)
                 yield Page(objects, tuple(prefixes))
         except ObjectNotFoundError:
             if not ours:
                 raise
         rest = [ours[uri] for uri in reversed(new)]
-        folders = {
-            folder + uri[len(folder) :].partition("/")[0] + "/"
-            for uri in ours
-            if not recursive and "/" in uri[len(folder) :]
-        }
         yield Page(tuple(rest), tuple(sorted(folders - known)))
 
     async def _shows_below(self, name: str) -> bool:
