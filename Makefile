@@ -22,7 +22,7 @@ BENCHMARKS := $(filter-out %/common.py,$(sort $(wildcard benchmarks/*.py)))
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-demo: $(VENV)/.installed ## Forebay at work: origin, daemon, two epochs of a loader, statistics
+demo: $(VENV)/.trainer ## Forebay at work: origin, daemon, two epochs of a loader, a detector
 	@deploy/ceph/install.sh || true
 	@PYTHONPATH=tests $(BIN)/python -m deploy.demo
 
@@ -87,7 +87,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@deploy/dev/venv.sh "$(PYTHON)" $(VENV) -e '.[daemon,dev]' -c constraints.txt
 	@touch $@
 
-$(VENV)/.plugs: $(VENV)/.installed deploy/dev/plugs.sh
+$(VENV)/.trainer: $(VENV)/.installed
+	@deploy/dev/venv.sh "$(PYTHON)" $(VENV) -e '.[trainer]' -c constraints.txt
+	@touch $@
+
+$(VENV)/.plugs: $(VENV)/.trainer deploy/dev/plugs.sh
 	@deploy/dev/plugs.sh $(BIN)/python
 	@touch $@
 

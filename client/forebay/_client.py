@@ -376,6 +376,13 @@ class Client:
 
     # --- what is cached ----------------------------------------------------------------------
 
+    def is_cached(self, path: StrPath) -> bool:
+        """Tell whether all of an object can be read without a message to the daemon; sends none.
+
+        False of everything where the cache folder is not shared.
+        """
+        return self._hits.is_whole(as_text(path))
+
     def warm(
         self,
         paths_or_prefix: StrPath | Iterable[StrPath],

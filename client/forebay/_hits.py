@@ -392,6 +392,11 @@ class Hits:
         """Tell whether the object is known to exist without asking anybody."""
         return self.find(path) is not None
 
+    def is_whole(self, path: str) -> bool:
+        """Tell whether all bytes of the object are here and may be read without asking anybody."""
+        found = self.find(path)
+        return found is not None and has(found[1], 0, size_bytes(found[1]))
+
     def _current_view(self) -> View | None:
         folder = self._node.folder()
         view = self._view

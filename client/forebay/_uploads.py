@@ -59,7 +59,8 @@ def flush(
             raise
         raise DeadlineExceededError(
             f"{last.uploads_left} uploads with {last.bytes_left} bytes are left after "
-            f"{timeout_s:g} s: they go on, and `forebay uploads` lists them"
+            f"{timeout_s:g} s{_left_text(channel, prefixes)}; they go on, and `forebay uploads` "
+            "lists them"
         ) from error
     if last is not None and last.failed:
         failed = tuple(map(Upload.from_reply, last.failed))
@@ -67,16 +68,39 @@ def flush(
 
 
 def _failure_text(failed: Sequence[Upload]) -> str:
-    named = [
-        f"{upload.path} ({upload.last_error or f'waits for {upload.blocked_by}'})"
-        for upload in failed[:_NAMED]
-    ]
-    if len(failed) > _NAMED:
-        named.append(f"and {len(failed) - _NAMED} more")
     return (
-        f"{failure_counts(failed)}: {', '.join(named)}; nothing is lost: see `forebay uploads`, "
+        f"{failure_counts(failed)}: {_names(failed)}; nothing is lost: see `forebay uploads`, "
         "which retries or discards them"
     )
+
+
+def _left_text(channel: Channel, prefixes: Sequence[str]) -> str:
+    """Return what is still under way below *prefixes*, to be said after how much that is."""
+    with contextlib.suppress(ForebayError):
+        left = [
+            upload
+            for upload in ask(channel, _QUICK_TIMEOUT_S)[0]
+            if not prefixes or any(_is_below(upload.path, prefix) for prefix in prefixes)
+        ]
+        if left:
+            return f": {_names(left)}"
+    return ""
+
+
+def _is_below(uri: str, prefix: str) -> bool:
+    folder = prefix.rstrip("/")
+    return uri == folder or uri.startswith(f"{folder}/")
+
+
+def _names(uploads: Sequence[Upload]) -> str:
+    """Return the first of *uploads* with what keeps them."""
+    named = []
+    for upload in uploads[:_NAMED]:
+        reason = upload.last_error or (upload.blocked_by and f"waits for {upload.blocked_by}")
+        named.append(f"{upload.path} ({reason})" if reason else upload.path)
+    if len(uploads) > _NAMED:
+        named.append(f"and {len(uploads) - _NAMED} more")
+    return ", ".join(named)
 
 
 def failure_counts(failed: Sequence[Upload]) -> str:

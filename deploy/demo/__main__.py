@@ -1,7 +1,7 @@
-"""Forebay at work, in a minute: an origin, a data set, the daemon, two epochs, the statistics.
+"""Forebay at work: an origin, a data set, the daemon, two epochs, a detector, the statistics.
 
-Run by ``make demo``. Everything it makes lies in one temporary folder and goes with it; every
-process it starts ends with it.
+Run by ``make demo``. What it makes lies in one temporary folder and goes with it, but for the drawn
+detections; every process it starts ends with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import forebay
+from deploy.demo import detector
 from deploy.demo.loader import FromOrigin, Loader, ThroughForebay
 from deploy.demo.origin import running_origin
 from deploy.demo.photos import photos
@@ -38,6 +39,10 @@ _WORKERS = 4
 _UPLOADS_AT_ONCE = 8
 _BUCKET = "demo"
 _LOCAL = "data/demo/"
+_RUN = "runs/shapes/"
+_SHAPES, _VALIDATION = 480, 60
+_SHOWN = 12
+_DRAWN = Path(".demo/detections")
 
 console = Console()
 
@@ -81,10 +86,34 @@ def main() -> None:
         if counts != [(0, 0), (0, _PHOTOS), (_PHOTOS, 0)]:
             sys.exit("epoch 1 should have missed and epoch 2 have hit all photos")
 
-        console.print("[bold]5. forebay stats[/bold]")
+        console.print("[bold]5. A detector, trained for a minute[/bold]")
+        train(bucket, daemon.address)
+
+        console.print("[bold]6. forebay stats[/bold]")
         subprocess.run(  # noqa: S603  # our own command
             [sys.executable, "-m", "forebay", "stats", "--address", daemon.address], check=True
         )
+
+
+def train(bucket: Bucket, address: str) -> None:
+    """Train on shapes in the bucket, from there and to there, and draw what the detector finds."""
+    with progress() as bar:
+        task = bar.add_task("uploading", total=_SHAPES + _VALIDATION)
+        detector.upload_shapes(bucket, _SHAPES, _VALIDATION, lambda: bar.advance(task))
+    say(f"{_SHAPES} pictures of shapes in {bucket.url('shapes/')}; the log comes every 10 steps")
+    run = bucket.url(_RUN)
+    options = ["runner.max_epochs=2", "data.samples_per_gpu=8", "log_config.interval=10"]
+    detector.forebay(
+        bucket, address, "train",
+        *("--seed", "1", "--device", "cpu", "--work-dir", run, "--cfg-options", *options),
+    )  # fmt: skip
+    for key in bucket.keys(_RUN):
+        say(f"in the bucket: {bucket.url(key)}")
+    shown = [bucket.url(key) for key in sorted(bucket.keys("shapes/val/"))[:_SHOWN]]
+    detector.forebay(
+        bucket, address, "infer", f"{run}latest.pth", *shown, "--out", str(_DRAWN), quiet=True
+    )
+    say(f"what it finds in {len(shown)} other pictures is drawn in {_DRAWN.resolve()}")
 
 
 def say(line: str) -> None:

@@ -55,6 +55,29 @@ def test_train_test_and_infer(tiny_config: str, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "found/1.png")).shape == (48, 64, 3)
 
 
+def test_a_workflow_with_validation_logs_its_losses_after_each_epoch(
+    tiny_config: str, tmp_path: Path
+) -> None:
+    workflow = ("workflow=[('train',1),('val',1)]", "runner.max_epochs=2")
+
+    done = run(
+        cli.train_command,
+        *(tiny_config, "--device", "cpu", "--no-validate", "--seed", "1"),
+        *("--cfg-options", *workflow),
+    )
+
+    assert done.exit_code == 0, done.output
+    (log,) = (tmp_path / "work_dirs/tiny").glob("*.log.json")
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    phases = [(each["mode"], each["epoch"], "loss" in each) for each in records if "mode" in each]
+    assert phases == [
+        *[("train", 1, True)] * 2,
+        ("val", 1, True),
+        *[("train", 2, True)] * 2,
+        ("val", 2, True),
+    ]
+
+
 def test_browse_draws_the_boxes_where_the_pipeline_put_them(
     tiny_config: str, tmp_path: Path
 ) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from forebay_trainer.config import ConfigError, as_config
+from forebay_trainer.check import errors_of_parts
+from forebay_trainer.config import as_config
 from forebay_trainer.datasets.collate import collate
 from forebay_trainer.datasets.pipelines import Compose
 from forebay_trainer.datasets.utils import replace_ImageToTensor
@@ -61,10 +62,8 @@ def build_for_test(config: Config) -> torch.nn.Module:
     if "pretrained" in model:
         model.pretrained = None
     model.backbone.pop("init_cfg", None)
-    try:
+    with errors_of_parts(model):
         return build_detector(model, test_cfg=config.get("test_cfg"))
-    except (AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
 
 
 def inference_detector(model: torch.nn.Module, imgs: Any) -> Any:

@@ -6,20 +6,18 @@ look at are warned of.
 
 from __future__ import annotations
 
-import ast
-import difflib
+import contextlib
 import inspect
-import posixpath
-import re
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
 import forebay_trainer.models  # noqa: F401 - registers the parts
-from forebay_trainer.config import ConfigError
+from forebay_trainer.config import ConfigError, errors_at
 from forebay_trainer.datasets.builder import PER_FILE, build_dataloader
 from forebay_trainer.datasets.custom import below
 from forebay_trainer.engine.evaluation import EvalHook
+from forebay_trainer.engine.hook import priority_number
 from forebay_trainer.engine.optimizers import DefaultOptimizerConstructor
 from forebay_trainer.engine.schedules import policy_hook_name
 from forebay_trainer.engine.training import GATHERING, optimizer_hook_config
@@ -40,10 +38,12 @@ from forebay_trainer.registry import (
     Config,
     Registry,
 )
+from forebay_trainer.stages import check_stages
+from forebay_trainer.unread import similar, unread
 from forebay_trainer.weights import WeightsError, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 # Keys of a model whose values another registry builds; of no registry are those after.
 _REGISTRIES = {
@@ -57,28 +57,6 @@ _FREE = ("init_cfg", "conv_cfg", "norm_cfg", "act_cfg", "upsample_cfg", "nms", "
 # What a containing part gives its parts.
 _GIVEN = ("train_cfg", "test_cfg", "pretrained")
 
-_PATHS = ("ann_file", "img_prefix", "seg_prefix", "proposal_file")
-_TOP = frozenset(
-    word
-    for line in (
-        "model data optimizer optimizer_config lr_config runner total_epochs",
-        "checkpoint_config log_config evaluation custom_hooks custom_imports dist_params",
-        "log_level load_from resume_from auto_resume workflow opencv_num_threads",
-        "mp_start_method auto_scale_lr work_dir seed device deterministic fp16",
-        "find_unused_parameters cudnn_benchmark train_cfg test_cfg gpu_ids",
-    )
-    for word in line.split()
-)
-_STAGE_KEYS = frozenset(
-    word
-    for line in (
-        "rpn rpn_proposal rcnn assigner sampler allowed_border pos_weight debug mask_size",
-        "mask_thr_binary nms_pre nms_post max_per_img max_num nms nms_thr nms_across_levels",
-        "min_bbox_size score_thr",
-    )
-    for word in line.split()
-)
-
 
 def check_config(config: Config, splits: Collection[str]) -> list[str]:
     """Check all but what is in files, of a normalized configuration.
@@ -91,7 +69,9 @@ def check_config(config: Config, splits: Collection[str]) -> list[str]:
     for key in wanted:
         if config.get(key) is None:
             raise ConfigError(f"{key} is missing")
+    _check_arguments(config.model, "model", MODELS, given=_GIVEN)
     _check_parts(config.model, "model", MODELS)
+    check_stages(config, is_training)
     for key in ("train_cfg", "test_cfg"):
         _check_parts(config.get(key), key, MODELS)
     for split in splits:
@@ -101,7 +81,7 @@ def check_config(config: Config, splits: Collection[str]) -> list[str]:
     _check_loaders(config)
     if is_training:
         _check_training(config)
-    return [*_unread(config), *_unknown_keys(config)]
+    return unread(config)
 
 
 def check_files(config: Config, splits: Collection[str]) -> None:
@@ -137,14 +117,43 @@ def _check_parts(value: Any, place: str, registry: Registry) -> None:
             _check_parts(inner, f"{place}.{key}", _REGISTRIES.get(key, registry))
 
 
+@contextlib.contextmanager
+def errors_of_parts(model: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what fails in building a model into a ConfigError with the place of the innermost part
+    that cannot be built by itself either.
+    """
+    try:
+        with errors_at("model"):
+            yield
+    except ConfigError:
+        _build_parts(model, "model", MODELS)
+        raise
+
+
+def _build_parts(value: Any, place: str, registry: Registry) -> None:
+    """Build all that is in a part, the innermost first; the part itself if it is within another."""
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        if isinstance(inner, (dict, list, tuple)) and key not in _FREE:
+            where = f"{place}.{key}" if isinstance(value, dict) else f"{place}[{key}]"
+            within = _REGISTRIES.get(key, registry)
+            _build_parts(inner, where, within)
+            if isinstance(inner, dict) and "type" in inner:
+                with errors_at(where):
+                    within.build(inner)
+
+
 def _check_arguments(
     arguments: Any,
     place: str,
     registry: Registry,
     given: Collection[str] = (),
     others: Collection[str] = (),
-) -> None:
-    """Check the names of arguments; *given* are what others give, *others* go somewhere else."""
+) -> Any:
+    """Check the names of arguments; *given* are what others give, *others* go somewhere else.
+
+    Returns what is built of them.
+    """
     if not isinstance(arguments, dict):
         raise ConfigError(f"{place} is a dict with a type, not {arguments!r}")
     kind = arguments.get("type")
@@ -152,17 +161,18 @@ def _check_arguments(
         raise ConfigError(f"{place}.type is missing")
     built = registry.get(kind) if isinstance(kind, str) else kind
     if built is None:
-        similar = _similar(kind, registry.module_dict)
-        raise ConfigError(f"{place}.type: {registry.name} {kind!r} is not known{similar}")
+        meant = similar(kind, registry.module_dict)
+        raise ConfigError(f"{place}.type: {registry.name} {kind!r} is not known{meant}")
     names, needed, is_open = accepted(built)
     for key in arguments.keys() - {"type", *others} - names:
         if not is_open:
             raise ConfigError(
-                f"{place}.{key}: {built.__name__} has no such argument{_similar(key, names)}"
+                f"{place}.{key}: {built.__name__} has no such argument{similar(key, names)}"
             )
     missing = sorted(needed - arguments.keys() - set(given))
     if missing:
         raise ConfigError(f"{place}: {built.__name__} needs {', '.join(missing)}")
+    return built
 
 
 def accepted(built: Any) -> tuple[set[str], set[str], bool]:
@@ -176,7 +186,7 @@ def accepted(built: Any) -> tuple[set[str], set[str], bool]:
     ]
     for number, maker in enumerate(makers or [built]):
         if maker is object.__init__:
-            break
+            return names, needed, number > 0
         parameters = [*inspect.signature(maker).parameters.values()][1 if makers else 0 :]
         named = [
             each
@@ -191,9 +201,14 @@ def accepted(built: Any) -> tuple[set[str], set[str], bool]:
     return names, needed, True
 
 
-def _similar(name: str, names: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+def _check_values(
+    arguments: Any, place: str, registry: Registry, others: Collection[str] = ()
+) -> None:
+    """Check names, and by building it values of a part of ours; users' parts may have effects."""
+    built = _check_arguments(arguments, place, registry, others=others)
+    if built.__module__.startswith("forebay_trainer."):
+        with errors_at(place):
+            registry.build({key: arguments[key] for key in arguments.keys() - {*others}})
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -216,7 +231,12 @@ def _each_dataset(value: Any, place: str) -> Iterator[tuple[str, Any]]:
 def _check_dataset(value: Any, place: str) -> None:
     for where, dataset in _each_dataset(value, place):
         _check_arguments(dataset, where, DATASETS, others=["separate_eval"])
-        _check_parts(dataset.get("pipeline"), f"{where}.pipeline", PIPELINES)
+        pipeline = dataset.get("pipeline") or ()
+        if not isinstance(pipeline, (list, tuple)):
+            raise ConfigError(f"{where}.pipeline is a list of transforms, not {pipeline!r}")
+        _check_parts(pipeline, f"{where}.pipeline", PIPELINES)
+        for number, transform in enumerate(pipeline):
+            _check_values(transform, f"{where}.pipeline[{number}]", PIPELINES)
 
 
 def _check_paths(value: Any, place: str) -> None:
@@ -227,16 +247,23 @@ def _check_paths(value: Any, place: str) -> None:
             paths = dataset.get(key)
             for path in paths if isinstance(paths, (list, tuple)) else [paths]:
                 full = below(dataset.get("data_root"), path) if path else None
-                if full and not (files.exists(full) or _is_folder(files, full)):
-                    raise ConfigError(f"{where}.{key}: {full} does not exist")
+                if full:
+                    _check_exists(files, full, f"{where}.{key}")
+        classes = dataset.get("classes")
+        if isinstance(classes, str) and not files.exists(classes):
+            raise ConfigError(f"{where}.classes: there is no file {classes}; one class is a list")
 
 
-def _below(root: str | None, path: str | None) -> str | None:
-    return path if not path or "://" in path else posixpath.join(root or "", path)
-
-
-def _is_folder(files: Files, path: str) -> bool:
-    return files.is_object(path) and files.client.isdir(path)
+def _check_exists(files: Files, path: str, place: str) -> None:
+    if files.exists(path):
+        return
+    reason = ""
+    if files.is_object(path):
+        try:
+            files.client.stat(path)
+        except FileNotFoundError as error:  # which has the URI that a mapping has led to
+            reason = f": {error}"
+    raise ConfigError(f"{place}: {path} does not exist{reason}")
 
 
 def _check_loaders(config: Config) -> None:
@@ -245,9 +272,19 @@ def _check_loaders(config: Config) -> None:
         *inspect.signature(DataLoader).parameters,
     }
     for split in ("train", "val", "test"):
-        for key in config.data[f"{split}_dataloader"]:
+        place = f"data.{split}_dataloader"
+        options = config.data[place.partition(".")[2]]
+        for key in options:
             if key not in known:
-                raise ConfigError(f"data.{split}_dataloader.{key}: there is no such option")
+                raise ConfigError(f"{place}.{key}: there is no such option")
+        _check_count(options, "samples_per_gpu", place)
+        _check_count(options, "workers_per_gpu", place, least=0)
+
+
+def _check_count(options: Mapping[str, Any], key: str, place: str, least: int = 1) -> None:
+    value = options.get(key, least)
+    if not isinstance(value, int) or value < least:
+        raise ConfigError(f"{place}.{key} is a whole number from {least} up, not {value!r}")
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -255,14 +292,20 @@ def _check_loaders(config: Config) -> None:
 
 def _check_training(config: Config) -> None:
     _check_arguments(config.runner, "runner", RUNNERS)
+    for key in ("max_epochs", "max_iters"):
+        _check_count(config.runner, key, "runner")
     optimizer = dict(config.optimizer)
     constructor = {"type": optimizer.pop("constructor", "DefaultOptimizerConstructor")}
     _check_arguments(constructor, "optimizer.constructor", OPTIMIZER_BUILDERS, ["optimizer_cfg"])
-    for key in optimizer.pop("paramwise_cfg", None) or {}:
-        is_default = constructor["type"] == DefaultOptimizerConstructor.__name__
-        if is_default and key not in DefaultOptimizerConstructor.KEYS:
-            raise ConfigError(f"optimizer.paramwise_cfg.{key}: there is no such rule")
+    rules = optimizer.pop("paramwise_cfg", None) or {}
+    if constructor["type"] == DefaultOptimizerConstructor.__name__:
+        _check_rules(rules)
     _check_arguments(optimizer, "optimizer", OPTIMIZERS, ["params"])
+    scaling = config.get("auto_scale_lr") or {}
+    if scaling.get("enable"):
+        if "base_batch_size" not in scaling:
+            raise ConfigError("auto_scale_lr.base_batch_size is missing")
+        _check_count(scaling, "base_batch_size", "auto_scale_lr")
     if config.get("lr_config") is not None:
         schedule = dict(config.lr_config)
         if "policy" not in schedule:
@@ -271,32 +314,63 @@ def _check_training(config: Config) -> None:
         schedule["type"] = policy_hook_name(policy)
         if HOOKS.get(schedule["type"]) is None:
             raise ConfigError(f"lr_config.policy: {policy!r} is not known")
-        _check_arguments(schedule, "lr_config", HOOKS)
-    _check_arguments(optimizer_hook_config(config), "optimizer_config", HOOKS)
+        _check_values(schedule, "lr_config", HOOKS)
+    _check_values(optimizer_hook_config(config), "optimizer_config", HOOKS)
     if config.get("checkpoint_config") is not None:
         checkpoints = {"type": "CheckpointHook", **config.checkpoint_config}
-        _check_arguments(checkpoints, "checkpoint_config", HOOKS)
+        _check_values(checkpoints, "checkpoint_config", HOOKS)
     for number, hook in enumerate(config.custom_hooks):
-        _check_arguments(hook, f"custom_hooks[{number}]", HOOKS, others=["priority"])
+        _check_values(hook, f"custom_hooks[{number}]", HOOKS, others=["priority"])
+        with errors_at(f"custom_hooks[{number}].priority"):
+            priority_number(hook.get("priority") or 0)
     for number, hook in enumerate(config.log_config.get("hooks", ())):
-        _check_arguments(hook, f"log_config.hooks[{number}]", HOOKS)
-    for number, (mode, _) in enumerate(config.workflow):
-        if mode not in ("train", "val"):
-            raise ConfigError(f"workflow[{number}]: {mode!r} is neither 'train' nor 'val'")
+        _check_values(hook, f"log_config.hooks[{number}]", HOOKS)
+    for number, phase in enumerate(config.workflow):
+        if not isinstance(phase, (list, tuple)) or len(phase) != 2:
+            raise ConfigError(f"workflow[{number}] is a pair as ('train', 1), not {phase!r}")
+        if phase[0] not in ("train", "val"):
+            raise ConfigError(f"workflow[{number}]: {phase[0]!r} is neither 'train' nor 'val'")
+    if all(mode != "train" for mode, _ in config.workflow):
+        raise ConfigError("workflow: there is no ('train', 1)")
     if config.runner["type"] == "IterBasedRunner" and len(config.workflow) > 1:
         raise ConfigError("workflow: a run by iterations validates by `evaluation`")
     _check_evaluation(config)
+
+
+def _check_rules(rules: Mapping[str, Any]) -> None:
+    """Check ``paramwise_cfg``."""
+    place = "optimizer.paramwise_cfg"
+    for key in rules:
+        if key not in DefaultOptimizerConstructor.KEYS:
+            raise ConfigError(f"{place}.{key}: there is no such rule")
+    for name, factors in rules.get("custom_keys", {}).items():
+        for key in factors:
+            if key not in ("lr_mult", "decay_mult"):
+                raise ConfigError(f"{place}.custom_keys.{name}.{key}: there is no such rule")
 
 
 def _check_evaluation(config: Config) -> None:
     if "val" not in config.data:
         return
     leaf = [dataset for _, dataset in _each_dataset(config.data.val, "data.val")][-1]
-    names, _, _ = accepted(EvalHook)
+    names = accepted(EvalHook)[0] - {"loader"}
     evaluate = inspect.signature(DATASETS.get(leaf["type"]).evaluate).parameters
-    for key in config.get("evaluation") or {}:
+    told = config.get("evaluation") or {}
+    for key in told:
         if key not in (*names, *evaluate, *GATHERING):
             raise ConfigError(f"evaluation.{key}: neither the hook nor {leaf['type']} has it")
+    with errors_at("evaluation"):
+        EvalHook(None, **{key: told[key] for key in told.keys() - {*GATHERING}})
+    check_metrics(config, "val", told.get("metric", ()), "evaluation.metric")
+
+
+def check_metrics(config: Config, split: str, metrics: str | Collection[str], place: str) -> None:
+    """Check that the data set of ``data.val`` or ``data.test`` has what is to be evaluated."""
+    *_, (_, leaf) = _each_dataset(config.data[split], f"data.{split}")
+    known = getattr(DATASETS.get(leaf["type"]), "METRICS", None)
+    for name in [metrics] if isinstance(metrics, str) else metrics:
+        if known is not None and name not in known:
+            raise ConfigError(f"{place}: {leaf['type']} has {', '.join(known)}, not {name!r}")
 
 
 def _weights(config: Config) -> Iterator[tuple[str, str]]:
@@ -322,72 +396,3 @@ def _weights(config: Config) -> Iterator[tuple[str, str]]:
     if "pretrained" in model and "backbone" in model:  # stands for the backbone's own, also if None
         model = {**model, "backbone": {**model["backbone"], "init_cfg": None}}
     yield from below(model, "model")
-
-
-# --- what nothing would look at -----------------------------------------------------------------
-
-
-def _unread(config: Config) -> list[str]:
-    """Warn of names at the top that are no key of ours and that the file itself does not use.
-
-    Such are misspelled keys, and a ``train_pipeline`` that is changed but given to no data set.
-    """
-    if not config.text:
-        return [_nobody(key) for key in config.keys() - _TOP]
-    warned = set()
-    # The sources of the file and its bases follow lines with their paths.
-    parts = re.split(
-        r"^(?:/|[\w-]+://).*\.(py|json|ya?ml)\n", f"{config.text}\n", flags=re.MULTILINE
-    )
-    read_in_text = set(re.findall(r"\{\{\s*_base_\.(\w+)|\$\{(\w+)", config.text))
-    read = {name for names in read_in_text for name in names}
-    assigned_somewhere: set[str] = set()
-    for suffix, source in zip(parts[1::2], parts[2::2], strict=True):
-        assigned, used = _names(source) if suffix == "py" else (_keys_of(source), set())
-        assigned_somewhere |= assigned
-        warned |= assigned - used
-    given = config.keys() - assigned_somewhere  # as an option of the command line
-    return [_nobody(key) for key in sorted((warned | given) & config.keys() - read - _TOP)]
-
-
-def _nobody(key: str) -> str:
-    return f"{key} is set, but nothing reads it{_similar(key, _TOP)}"
-
-
-def _names(source: str) -> tuple[set[str], set[str]]:
-    """Return the names that Python code sets at its top, and those that it reads."""
-    tree = ast.parse(re.sub(r"\{\{.*?\}\}", "None", source))
-    targets = [
-        target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
-    ]
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    read = {node.id for node in names if isinstance(node.ctx, ast.Load)}
-    return {target.id for target in targets if isinstance(target, ast.Name)} - {"_base_"}, read
-
-
-def _keys_of(source: str) -> set[str]:
-    return set(re.findall(r"^[\s{]*\"?(\w+)\"?\s*:", source, flags=re.MULTILINE))
-
-
-def _unknown_keys(config: Config) -> list[str]:
-    """Warn of keys where no constructor is: of the model's stages, and of ``data``."""
-    warnings = []
-
-    def look(value: Any, place: str) -> None:
-        for each in value if isinstance(value, (list, tuple)) else [value]:
-            if not isinstance(each, dict) or "type" in each:
-                continue
-            for key, inner in each.items():
-                if key not in _STAGE_KEYS:
-                    warnings.append(f"{place}.{key} is set, but nothing reads it")
-                elif key in ("rpn", "rpn_proposal", "rcnn"):
-                    look(inner, f"{place}.{key}")
-
-    for key in ("train_cfg", "test_cfg"):
-        look(config.model.get(key), f"model.{key}")
-        look(config.get(key), key)
-    splits = ("train", "val", "test")
-    known = {*splits, *(f"{split}_dataloader" for split in splits)}
-    return warnings + [
-        f"data.{key} is set, but nothing reads it" for key in config.data.keys() - known
-    ]

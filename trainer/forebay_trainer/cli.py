@@ -12,6 +12,7 @@ import click
 
 import forebay
 from forebay._paths import check_mapping, parse_mapping
+from forebay.cli._common import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,11 +51,12 @@ class _Command(click.Command):
 def _one_line_errors() -> Iterator[None]:
     """Turn errors that a user can mend into messages; the others keep their tracebacks."""
     from forebay_trainer.config import ConfigError
+    from forebay_trainer.images import ImageError
     from forebay_trainer.weights import WeightsError
 
     try:
         yield
-    except (ConfigError, WeightsError) as error:
+    except (ConfigError, ImageError, WeightsError) as error:
         raise _WrongConfigError(str(error)) from error
 
 
@@ -89,19 +91,21 @@ def _parse_options(_: click.Context, __: click.Parameter, values: tuple[str, ...
         raise click.BadParameter(str(error)) from error
 
 
+_path_mapping = click.option(
+    "--path-mapping",
+    multiple=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_map_paths,
+    metavar="FROM=TO",
+    help="Read and write what lies below FROM at TO where the configuration gives no mapping.",
+)
+
+
 def _common(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what all commands with a configuration have."""
     for decorate in (
-        click.option(
-            "--path-mapping",
-            multiple=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_map_paths,
-            metavar="FROM=TO",
-            help="Read and write what lies below FROM at TO where the configuration gives no "
-            "mapping.",
-        ),
+        _path_mapping,
         click.option(
             "--cfg-options",
             "options",
@@ -127,6 +131,13 @@ _device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Wha
 @click.option("--no-validate", is_flag=True, help="Do not evaluate.")
 @click.option("--seed", type=int, help="Of all random numbers.  [default: another each time]")
 @click.option("--deterministic", is_flag=True, default=None, help="Let cuDNN be so, and slower.")
+@click.option(
+    "--flush-timeout",
+    "flush_timeout_s",
+    type=SECONDS,
+    metavar="SECONDS",
+    help="Fail if not all is uploaded so long after the end.  [default: wait for ever]",
+)
 @_device
 def train_command(config: str, options: dict[str, Any], no_validate: bool, **settings: Any) -> None:
     """Train a detector by an MMDetection 2.x configuration.
@@ -238,6 +249,7 @@ def convert_command() -> None:
 
 
 @convert_command.command("cityscapes", cls=_Command)
+@_path_mapping
 @click.argument("source")
 @click.option("--out-dir", help="A folder or prefix.  [default: SOURCE]")
 @click.option("--img-dir", default="leftImg8bit", show_default=True)

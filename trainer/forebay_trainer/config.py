@@ -35,8 +35,21 @@ _SHIPPED = Path(__file__).with_name("configs")
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A configuration that cannot run; the message names the place in it."""
+
+
+@contextlib.contextmanager
+def errors_at(place: str) -> Iterator[None]:
+    """Turn what a part says against its arguments into a ConfigError that names their place."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (AttributeError, AssertionError, LookupError, TypeError, ValueError) as error:
+        # A KeyError's own text is in quotes; some have more lines than one, and some none.
+        reason = " ".join(" ".join(map(str, error.args)).split()) or type(error).__name__
+        raise ConfigError(f"{place}: {reason}") from error
 
 
 def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Config:
@@ -77,7 +90,7 @@ def as_config(config: Any) -> Config:
 def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     """Return what ``--cfg-options`` and ``--eval-options`` say: KEY=VALUE, as upstream reads it.
 
-    A value is Python's or a name; ``a,b`` is a list, and so is ``[a,b]``.
+    A value is Python's or a name; ``a,b`` is a list, and so is ``[a,b]``, but ``(a,b)`` is a pair.
     """
     options = {}
     for pair in pairs:
@@ -90,18 +103,16 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     with contextlib.suppress(ValueError, SyntaxError):
-        return _lists(ast.literal_eval(text)) if "," in text else ast.literal_eval(text)
+        values = ast.literal_eval(f"[{text}]")  # in which a bare ``1,2`` is a list
+        return values[0] if len(values) == 1 else values or text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+    brackets = text[:1] + text[-1:]
+    inner = text[1:-1] if brackets in ("[]", "()") else text
     if "," in inner and not any(bracket in inner for bracket in "[](){}"):
-        return [_value(part.strip()) for part in inner.split(",")]
+        values = [_value(part.strip()) for part in inner.split(",")]
+        return tuple(values) if brackets == "()" else values
     return text
-
-
-def _lists(value: Any) -> Any:
-    """Return the list for a bare ``a,b``, which Python takes for a tuple."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _merge(config: Config, options: Mapping[str, Any] | None) -> None:

@@ -12,7 +12,7 @@ import forebay
 from forebay import _environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 Result = TypeVar("Result")
 
@@ -33,6 +33,7 @@ class Files:
 
     def __init__(self, path_mapping: Mapping[str, str] | None = None) -> None:
         self._items = tuple((path_mapping or {}).items())
+        self._fetched: dict[str, bytes] = {}
 
     @classmethod
     def of(cls, file_client_args: Mapping[str, Any] | None) -> Files:
@@ -55,11 +56,28 @@ class Files:
         text = os.fspath(path)
         return "://" in text or self.client.is_mapped(text)
 
+    def prefetch(self, paths: Iterable[str]) -> None:
+        """Fetch at once those objects that are not cached, for one ``apply`` of each.
+
+        Their bytes are kept until then: nothing is fetched twice, also where the cache has no room
+        or is another host's. What the previous call has fetched is forgotten.
+        """
+        missing = [
+            path
+            for path in dict.fromkeys(paths)
+            if self.is_object(path) and not self.client.is_cached(path)
+        ]
+        found = self.client.get_many(missing) if missing else []
+        self._fetched = dict(zip(missing, found, strict=True))
+
     def apply(self, path: str, function: Callable[[memoryview], Result]) -> Result:
         """Return what *function* makes of the bytes; those of a cached object are not copied.
 
         It may be called again, if the object was evicted meanwhile, and must not keep the view.
         """
+        fetched = self._fetched.pop(path, None)
+        if fetched is not None:
+            return function(memoryview(fetched))
         if self.is_object(path):
             return self.client.apply(path, function)
         return function(memoryview(Path(path).read_bytes()))
@@ -105,9 +123,11 @@ class Files:
         return self.client.exists(path) if self.is_object(path) else Path(path).exists()
 
     def names(self, path: str) -> list[str]:
-        """Return the names of the files and objects directly in a folder, sorted."""
+        """Return the names of the files and objects directly in a folder, sorted; none if there is
+        no such folder.
+        """
         if not self.is_object(path):
-            return sorted(found.name for found in Path(path).iterdir() if found.is_file())
+            return sorted(found.name for found in Path(path).glob("*") if found.is_file())
         found = [each.uri for each in self.client.list(path) if isinstance(each, forebay.Stat)]
         return sorted(uri.rpartition("/")[2] for uri in found)
 

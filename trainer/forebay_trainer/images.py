@@ -12,6 +12,10 @@ from forebay_trainer.files import Files
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
+class ImageError(ValueError):
+    """Bytes that OpenCV makes no image of."""
+
+
 def image_files(dataset: Any) -> Files:
     """Return where the pipeline of a data set's configuration reads its images from."""
     while isinstance(dataset, (list, tuple)) or "pipeline" not in dataset:
@@ -29,7 +33,7 @@ def read_image(path: str, files: Files, flag: int = cv2.IMREAD_COLOR) -> np.ndar
 
     image: np.ndarray[Any, Any] | None = files.apply(path, decode)
     if image is None:
-        raise ValueError(f"{path} is no image that OpenCV can decode")
+        raise ImageError(f"{path} is no image that OpenCV can decode")
     return image
 
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from forebay_trainer.apis import build_for_test
-from forebay_trainer.check import check_config, check_files
+from forebay_trainer.check import check_config, check_files, check_metrics
 from forebay_trainer.drawing import draw_result
 from forebay_trainer.engine import distributed
 from forebay_trainer.engine.runner import join
@@ -64,6 +64,7 @@ def evaluate(
     config = prepared(path, options, device)
     for warning in check_config(config, ["test"]):
         log.warning("%s", warning)
+    check_metrics(config, "test", metrics, "--eval")
     distributed.start(config.device)
     try:
         model = build_for_test(config)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import torch
 
-from forebay_trainer.check import check_config, check_files
-from forebay_trainer.config import ConfigError, load_config, normalized
-from forebay_trainer.datasets import build_dataset
+from forebay_trainer.check import check_config, check_files, errors_of_parts
+from forebay_trainer.config import errors_at, load_config, normalized
 from forebay_trainer.engine import distributed
+from forebay_trainer.engine.optimizers import build_optimizer
 from forebay_trainer.engine.randomness import init_random_seed, set_random_seed
-from forebay_trainer.engine.training import LINE, log, train_detector
+from forebay_trainer.engine.training import LINE, build_data, log, train_detector
 from forebay_trainer.models.builder import build_detector
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def train(
         device: ``cpu`` or ``cuda``; what there is if None.
         validate: evaluate as ``evaluation`` says.
         settings: keys of the configuration that take the place of its own if they are not None:
-            ``work_dir``, ``resume_from``, ``auto_resume``, ``deterministic``.
+            ``work_dir``, ``resume_from``, ``auto_resume``, ``deterministic``, ``flush_timeout_s``.
     """
     config = prepared(path, options, device)
     for key, value in settings.items():
@@ -57,16 +57,21 @@ def train(
     splits = ["train", *(["val"] if validate or len(config.workflow) > 1 else [])]
     for warning in check_config(config, splits):
         log.warning("%s", warning)
-    distributed.start(config.device)
+    distributed.start(config.device, (config.get("dist_params") or {}).get("backend", "nccl"))
     try:
         config.seed = init_random_seed(config.get("seed") if seed is None else seed)
         set_random_seed(config.seed, deterministic=config.get("deterministic", False))
-        model = _model(config)
+        with errors_of_parts(config.model):
+            model = build_detector(config.model, config.get("train_cfg"), config.get("test_cfg"))
+        with errors_at("optimizer"):
+            build_optimizer(model, config.optimizer)  # only to see that it can be
         check_files(config, splits)
-        model.init_weights()
-        datasets = [build_dataset(config.data.train)]
+        log.info("seed %d", config.seed)
+        with errors_at("model"):
+            model.init_weights()
+        datasets = [build_data(config.data.train, "data.train")]
         if len(config.workflow) > 1:
-            datasets.append(build_dataset(_for_losses(config)))
+            datasets.append(build_data(_for_losses(config), "data.val"))
         model.CLASSES = datasets[0].CLASSES
         train_detector(model, datasets, config, validate=validate)
     finally:
@@ -91,18 +96,14 @@ def prepared(path: str, options: Mapping[str, Any] | None, device: str | None) -
         handler.setFormatter(LINE)
         log.addHandler(handler)
         log.propagate = False
-    log.setLevel(config.log_level if distributed.rank() == 0 else logging.ERROR)
-    cv2.setNumThreads(config.get("opencv_num_threads", 0))
-    torch.multiprocessing.set_start_method(config.get("mp_start_method", "fork"), force=True)
+    with errors_at("log_level"):
+        log.setLevel(config.log_level if distributed.rank() == 0 else logging.ERROR)
+    with errors_at("opencv_num_threads"):
+        cv2.setNumThreads(config.get("opencv_num_threads", 0))
+    with errors_at("mp_start_method"):
+        torch.multiprocessing.set_start_method(config.get("mp_start_method", "fork"), force=True)
     torch.backends.cudnn.benchmark = config.get("cudnn_benchmark", False)
     return config
-
-
-def _model(config: Config) -> torch.nn.Module:
-    try:
-        return build_detector(config.model, config.get("train_cfg"), config.get("test_cfg"))
-    except (AttributeError, AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
 
 
 def _for_losses(config: Config) -> Any:

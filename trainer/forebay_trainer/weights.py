@@ -95,8 +95,6 @@ def latest_checkpoint(folder: str) -> str | None:
     are both, the younger one's.
     """
     files = Files()
-    if not files.is_object(folder) and not Path(folder).is_dir():
-        return None
     newest: dict[str, tuple[int, str]] = {}  # by kind
     for name in files.names(folder):
         match = re.fullmatch(r"(epoch|iter)_(\d+)\.pth", name)
@@ -163,7 +161,9 @@ class LoadReport:
             "in the checkpoint only": self.unexpected,
             "of another shape, skipped": self.mismatched,
         }
-        return "; ".join(f"{title}: {', '.join(names)}" for title, names in parts.items() if names)
+        return "".join(
+            f"\n  {title}: {', '.join(names)}" for title, names in parts.items() if names
+        )
 
 
 def load_state(model: torch.nn.Module, state: Mapping[str, Any]) -> LoadReport:
@@ -198,7 +198,10 @@ def load_checkpoint(model: torch.nn.Module, path: str, prefix: str | None = None
         below = f" below {prefix!r}" if prefix else ""
         raise WeightsError(f"{path} has no weight{below} that fits into {type(model).__name__}")
     if str(report):
-        _log.warning("%s: %s", path, report)
+        # A classifier that a backbone has no use for is nothing to worry about.
+        is_whole = not (report.missing or report.mismatched)
+        level = logging.INFO if is_whole else logging.WARNING
+        _log.log(level, "%s is loaded, but for what is%s", path, report)
     else:
         _log.info("%s: all weights are loaded", path)
     return checkpoint

@@ -68,6 +68,7 @@ def test_flush_waits_and_says_what_was_uploaded(spool: Spool, is_json: bool) -> 
 
     line = spool.shell.error("flush", "--timeout", "0.5")
     assert "2 uploads with 10000 bytes are left after 0.5 s" in line
+    assert f"{spool.bucket.url('a')}, {spool.bucket.url('b')};" in line
     with spool.shell.start("flush", *(["--json"] if is_json else [])) as process:
         gate.wait_for(1)
         assert process.poll() is None

@@ -20,6 +20,32 @@ if TYPE_CHECKING:
     from support.proxy import FaultProxy
 
 
+# --- is_cached --------------------------------------------------------------------------------
+
+
+def test_is_cached_is_said_of_whole_objects_without_asking(
+    client: forebay.Client, sized: Bucket, origin: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = sized.url("4097"), sized.url("8MiB+1")
+    assert not client.is_cached(small)
+
+    client.get(small)
+    client.get(large, 0, 10)
+    assert client.is_cached(small)
+    assert not client.is_cached(large)  # of its two blocks one is missing
+    client.get(large)
+    assert client.is_cached(large)
+
+    client.evict(small)
+    origin.forget()
+    assert not client.is_cached(small)
+    assert not client.is_cached(sized.url("absent"))
+    assert origin.requests == []
+    monkeypatch.setenv("FOREBAY_CACHE_DIR", "/nowhere")
+    with forebay.Client(client._node.channel.address) as remote:
+        assert not remote.is_cached(large)
+
+
 # --- local_path -------------------------------------------------------------------------------
 
 

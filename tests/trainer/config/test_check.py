@@ -10,8 +10,9 @@ pytest.importorskip("torch")
 pytest.importorskip("cv2")
 pytest.importorskip("faster_coco_eval")
 
-from forebay_trainer.check import check_config, check_files
+from forebay_trainer.check import check_config, check_files, errors_of_parts
 from forebay_trainer.config import ConfigError, load_config, normalized
+from forebay_trainer.models.builder import build_detector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,7 @@ def config_of(folder: Path, text: str = "", **options: Any) -> Config:
             "MaskRCN",
             "model.type: model 'MaskRCN' is not known; did you mean MaskRCNN",
         ),
+        ("model", {"_delete_": True, "neck": None}, r"model\.type is missing"),
         ("model.backbone.depht", 50, "model.backbone.depht: ResNet has no such argument; did you"),
         ("model.neck.type", "FPM", "model.neck.type: model 'FPM' is not known"),
         (
@@ -61,7 +63,13 @@ def config_of(folder: Path, text: str = "", **options: Any) -> Config:
         ("optimizer.momentun", 0, "optimizer.momentun: SGD has no such argument"),
         ("optimizer.paramwise_cfg", {"bias_lr": 2}, "optimizer.paramwise_cfg.bias_lr: there is no"),
         ("lr_config.policy", "stepp", "lr_config.policy: 'stepp' is not known"),
+        (
+            "data.train.pipeline.2.multiscale_mode",
+            "all",
+            r"data.train.pipeline\[2\]: .*multiscale_mode 'all' is none of range, value",
+        ),
         ("evaluation.metrics", "bbox", "evaluation.metrics: neither the hook nor CocoDataset"),
+        ("evaluation.metric", ["bbox", "mAP"], "evaluation.metric: CocoDataset has bbox, segm, p"),
         ("custom_hooks", [{"type": "Foo"}], r"custom_hooks\[0\].type: hook 'Foo' is not known"),
         ("custom_hooks", ["Foo"], r"custom_hooks\[0\] is a dict with a type, not 'Foo'"),
         ("checkpoint_config.max_keep", 2, "checkpoint_config.max_keep: CheckpointHook has no such"),
@@ -75,7 +83,55 @@ def config_of(folder: Path, text: str = "", **options: Any) -> Config:
             {"type": "IterBasedRunner", "_delete_": True},
             "runner: IterBasedRunner needs max",
         ),
+        ("runner.max_epochs", "3", "runner.max_epochs is a whole number from 1 up, not '3'"),
         ("workflow", [("trian", 1)], r"workflow\[0\]: 'trian' is neither 'train' nor 'val'"),
+        ("workflow", [("train",)], r"workflow\[0\] is a pair as \('train', 1\), not \('train',\)"),
+        ("workflow", [("val", 1)], r"workflow: there is no \('train', 1\)"),
+        ("data.samples_per_gpu", 0, "data.train_dataloader.samples_per_gpu is a whole number from"),
+        ("data.workers_per_gpu", "2", "data.train_dataloader.workers_per_gpu is a whole number"),
+        ("data.train.pipeline", "flip", "data.train.pipeline is a list of transforms, not 'flip'"),
+        (
+            "data.train.pipeline.3.flip_ratio",
+            3,
+            r"data.train.pipeline\[3\]: flip_ratio 3 is no probability",
+        ),
+        (
+            "model.test_cfg.rcnn.nms.sigma",
+            0.5,
+            "model.test_cfg.rcnn.nms: got an unexpected keyword argument 'sigma'",
+        ),
+        (
+            "model.test_cfg.rcnn.nms.type",
+            "nmss",
+            "model.test_cfg.rcnn.nms: unknown nms type 'nmss'",
+        ),
+        (
+            "optimizer.paramwise_cfg",
+            {"custom_keys": {"backbone": {"lr_mul": 0.1}}},
+            "optimizer.paramwise_cfg.custom_keys.backbone.lr_mul: there is no such rule",
+        ),
+        (
+            "optimizer_config",
+            {"_delete_": True, "grad_clip": {"max_nrm": 35}},
+            "optimizer_config: (missing a required argument: 'max_norm'|got an unexpected keyword)",
+        ),
+        ("lr_config.warmup", "liner", "lr_config: warmup is 'constant', 'linear' or 'exp', not"),
+        ("evaluation.interval", 0, "evaluation: interval is 1 or more, not 0"),
+        (
+            "custom_hooks",
+            [{"type": "NumClassCheckHook", "every": 2}],
+            r"custom_hooks\[0\].every: NumClassCheckHook has no such argument",
+        ),
+        (
+            "custom_hooks",
+            [{"type": "NumClassCheckHook", "priority": "HIGHER"}],
+            r"custom_hooks\[0\].priority: 'HIGHER' is none of HIGHEST, VERY_HIGH",
+        ),
+        (
+            "auto_scale_lr",
+            {"_delete_": True, "enable": True},
+            "auto_scale_lr.base_batch_size is missing",
+        ),
     ],
 )
 def test_the_place_of_an_error(tmp_path: Path, key: str, value: Any, message: str) -> None:
@@ -94,6 +150,51 @@ def test_a_part_that_needs_more_says_what(tmp_path: Path) -> None:
         check_config(config, ["train"])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.backbone.depth", 51, r"model\.backbone: ResNet has no depth 51"),
+        ("model.rpn_head.anchor_generator.scales", None, r"model\.rpn_head\.anchor_generator: "),
+        (
+            "model.roi_head.mask_roi_extractor.roi_layer.type",
+            "RoIPool",
+            r"model\.roi_head\.mask_roi_extractor: roi_layer is of type RoIAlign, not 'RoIPool'",
+        ),
+        ("model.roi_head.bbox_head", None, r"model\.roi_head: "),
+    ],
+)
+def test_the_innermost_part_that_cannot_be_built_is_named(
+    tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    config = config_of(tmp_path, **{key: value})
+
+    with pytest.raises(ConfigError, match=message), errors_of_parts(config.model):
+        build_detector(config.model)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train_cfg=None", r"model\.train_cfg\.rpn is missing"),
+        ("test_cfg=dict(rcnn=None)", r"model\.test_cfg\.rcnn is missing"),
+        (
+            "train_cfg=dict(rcnn=dict(_delete_=True, assigner=dict(type='MaxIoUAssigner', "
+            "pos_iou_thr=0.5, neg_iou_thr=0.5)))",
+            r"model\.train_cfg\.rcnn\.sampler is missing",
+        ),
+        (
+            "test_cfg=dict(rpn=dict(_delete_=True, nms_pre=10, max_per_img=10))",
+            r"model\.test_cfg\.rpn\.nms is missing",
+        ),
+    ],
+)
+def test_what_a_stage_needs_is_looked_for(tmp_path: Path, text: str, message: str) -> None:
+    config = config_of(tmp_path, f"model = dict({text})\n")
+
+    with pytest.raises(ConfigError, match=message):
+        check_config(config, ["train"])
+
+
 def test_upstreams_own_bases_give_no_warning(tmp_path: Path) -> None:
     assert check_config(config_of(tmp_path), ["train", "val", "test"]) == []
 
@@ -106,6 +207,9 @@ def test_keys_that_nothing_reads_are_warned_of(tmp_path: Path) -> None:
         "optimzer = dict(lr=1)\n"
         "model = dict(test_cfg=dict(rpn=dict(nms_prae=3)))\n"
         "data = dict(sampels_per_gpu=4)\n"
+        "log_config = dict(intervall=5)\n"
+        "auto_scale_lr = dict(enabled=True)\n"
+        "dist_params = dict(port=29500)\n"
     )
 
     warnings = check_config(config_of(tmp_path, text, fp61=1), ["train"])
@@ -114,8 +218,11 @@ def test_keys_that_nothing_reads_are_warned_of(tmp_path: Path) -> None:
         "fp61",
         "optimzer",
         "train_pipeline",
-        "model.test_cfg.rpn.nms_prae",
+        "auto_scale_lr.enabled",
         "data.sampels_per_gpu",
+        "dist_params.port",
+        "log_config.intervall",
+        "model.test_cfg.rpn.nms_prae",
     ]
 
 

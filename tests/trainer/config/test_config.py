@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 pytest.importorskip("torch")
@@ -80,6 +78,8 @@ def test_options_change_what_is_there(tmp_path: Path) -> None:
         "optimizer.lr=0.5",
         "steps.0.type=B",
         "size=(3,4)",
+        "sizes=(3,4),(5,6)",
+        "pair=(a,b)",
         "names=a,b",
         "flag=true",
         "n=[1,2]",
@@ -89,6 +89,9 @@ def test_options_change_what_is_there(tmp_path: Path) -> None:
 
     assert config.optimizer.lr == 0.5
     assert config.steps[0].type == "B"
+    assert config.size == (3, 4)
+    assert config.sizes == [(3, 4), (5, 6)]
+    assert config.pair == ("a", "b")
     assert config.names == ["a", "b"]
     assert config.flag is True
     assert config.n == [1, 2]
@@ -141,12 +144,15 @@ def test_epochs_that_contradict_are_refused(tmp_path: Path) -> None:
         normalized(load_config(path))
 
 
-def test_configurations_of_others_are_taken() -> None:
-    """mmcv's Config is one by its attributes."""
-    values = SimpleNamespace(to_dict=lambda: {"model": {"depth": 18}})
-    foreign = SimpleNamespace(_cfg_dict=values, text="model = ...", filename="a.py")
+@pytest.mark.parametrize("package", ["mmcv", "mmengine"])
+def test_configurations_of_others_are_taken(tmp_path: Path, package: str) -> None:
+    path = write(tmp_path, "a.py", "model = dict(depth=18)\nsteps = [dict(at=(1, 2))]\n")
+    foreign = pytest.importorskip(package).Config.fromfile(path)
 
     config = as_config(foreign)
 
     assert config.model.depth == 18
-    assert config.filename == "a.py"
+    assert config.steps[0].at == (1, 2)
+    assert config.filename == path
+    config.model.depth = 50
+    assert foreign.model.depth == 18

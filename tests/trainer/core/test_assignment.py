@@ -150,3 +150,10 @@ def test_the_pseudo_sampler_takes_all() -> None:
 
     assert found.pos_inds.tolist() == [0, 1]
     assert found.neg_inds.tolist() == [3, 4, 5]
+
+
+def test_what_a_sampler_does_not_look_at_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A configuration that changes the type alone takes the other's arguments over."""
+    build_sampler({"type": "PseudoSampler", "num": 8, "pos_fraction": 0.5}, context=None)
+
+    assert caplog.messages == ["PseudoSampler has no use for num, pos_fraction"]

@@ -65,6 +65,15 @@ def test_decoded_boxes_of_all_classes_stay_in_the_image() -> None:
     )
 
 
+def test_boxes_may_be_kept_from_moving_far_and_then_shrink_to_nothing() -> None:
+    coder = DeltaXYWHBBoxCoder(add_ctr_clamp=True, ctr_clamp=4)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10]])
+
+    moved = coder.decode(boxes, torch.tensor([[9.0, -0.2, 0, 0], [-9, 0, -50, 0]]))
+
+    assert moved.tolist() == [[4, -2, 14, 8], pytest.approx([1, 0, 1, 10])]
+
+
 def test_half_precision_deltas_place_boxes_exactly() -> None:
     boxes = torch.tensor([[3000.25, 10, 3010.25, 20]])
 

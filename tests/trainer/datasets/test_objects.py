@@ -18,6 +18,8 @@ from forebay_trainer.convert.cityscapes import convert  # noqa: E402
 from forebay_trainer.datasets import build_dataloader, build_dataset  # noqa: E402
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.ceph import Bucket
     from support.daemon import DaemonProcess
 
@@ -79,10 +81,13 @@ def test_a_converted_data_set_is_loaded_by_workers_with_mapped_paths(cityscapes:
     assert not client.uploads()
 
 
-def test_a_batch_of_images_that_are_not_cached_is_one_call(
-    cityscapes: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("has_folder", [True, False], ids=["with the folder", "socket only"])
+def test_a_batch_of_images_is_fetched_in_one_call_and_once(
+    has_folder: bool, cityscapes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOREBAY_PATH_MAPPING", f"data/={cityscapes}/")
+    if not has_folder:
+        monkeypatch.setenv("FOREBAY_CACHE_DIR", str(tmp_path / "nowhere"))
     files._client.cache_clear()
     convert("data", tell=lambda _: None)
     config = {
@@ -94,17 +99,23 @@ def test_a_batch_of_images_that_are_not_cached_is_one_call(
         "pipeline": PIPELINE[:1],
     }
     data = build_dataset(config)
-    asked: list[list[str]] = []
-    get_many = forebay.Client.get_many
+    calls: list[tuple[str, int]] = []
+    get_many, apply = forebay.Client.get_many, forebay.Client.apply
 
-    def counting(self: forebay.Client, paths: Any) -> list[bytes]:
-        asked.append(list(paths))
+    def noting_get_many(self: forebay.Client, paths: Any) -> list[bytes]:
+        calls.append(("get_many", len(paths)))
         return get_many(self, paths)
 
-    monkeypatch.setattr(forebay.Client, "get_many", counting)
-    batch = build_dataloader(data, 6, 0, shuffle=False).dataset.__getitems__(
-        list(build_dataloader(data, 6, 0, shuffle=False).sampler)
-    )
+    def noting_apply(self: forebay.Client, *arguments: Any) -> Any:
+        calls.append(("apply", 1))
+        return apply(self, *arguments)
 
-    assert [sample["img"].max() for sample in batch] == [0, 9, 18, 27, 36, 45]
-    assert [len(paths) for paths in asked] == [6]
+    monkeypatch.setattr(forebay.Client, "get_many", noting_get_many)
+    monkeypatch.setattr(forebay.Client, "apply", noting_apply)
+    loader = build_dataloader(data, 6, 0, shuffle=False)
+    for expected in ([("get_many", 6)], [("apply", 1)] * 6 if has_folder else [("get_many", 6)]):
+        batch = loader.dataset.__getitems__(list(loader.sampler))
+
+        assert [sample["img"].max() for sample in batch] == [0, 9, 18, 27, 36, 45]
+        assert calls == expected
+        calls.clear()

@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from support.below import STAND_INS  # noqa: E402
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.pth"))
@@ -26,6 +28,20 @@ def test_the_last_ones_are_kept_and_linked(training: Any) -> None:
     folder = Path(runner.work_dir)
     assert names(folder) == ["epoch_3.pth", "epoch_4.pth", "latest.pth"]
     assert (folder / "latest.pth").readlink() == Path("epoch_4.pth")
+
+
+def test_those_of_the_run_that_is_resumed_are_removed_too(training: Any) -> None:
+    keeping = {"interval": 1, "max_keep_ckpts": 2}
+    first = training.runner(checkpoint_config=keeping)
+    training.run(first)
+    runner = training.runner(
+        checkpoint_config=keeping, runner={"type": "EpochBasedRunner", "max_epochs": 3}
+    )
+    runner.resume(f"{first.work_dir}/epoch_2.pth")
+
+    training.run(runner)
+
+    assert names(Path(runner.work_dir)) == ["epoch_2.pth", "epoch_3.pth", "latest.pth"]
 
 
 def test_out_dir_gets_a_folder_for_the_run(training: Any) -> None:
@@ -62,3 +78,28 @@ def test_the_time_that_training_stood_still_is_in_the_log(training: Any) -> None
     told = [json.loads(line) for line in lines if "blocked_s" in line]
     assert [Path(each["checkpoint"]).name for each in told] == ["epoch_1.pth", "epoch_2.pth"]
     assert all(each["blocked_s"] > 0 for each in told)
+
+
+def test_mmcv_loads_and_resumes_from_it(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MMDetection 2.x reads checkpoints by these two functions of mmcv's."""
+    monkeypatch.syspath_prepend(STAND_INS)
+    theirs = pytest.importorskip("mmcv.runner")
+    runner = training.runner(checkpoint_config={"interval": 1})
+    runner.meta["config"] = "optimizer = dict(type='SGD')\n"
+    training.run(runner)
+    path = f"{runner.work_dir}/epoch_2.pth"
+
+    other = training.runner("other")
+    found = theirs.load_checkpoint(other.model, path, strict=True)
+    assert found["meta"]["epoch"] == 2
+    weights = (other.model.state_dict().values(), runner.model.state_dict().values())
+    assert all(map(torch.equal, *weights))
+
+    resumed = theirs.EpochBasedRunner(
+        other.model, optimizer=other.optimizer, logger=other.logger, meta={}, max_epochs=3
+    )
+    resumed.resume(path, map_location="cpu")
+    assert (resumed.epoch, resumed.iter) == (2, 12)
+    momenta = [state["momentum_buffer"] for state in other.optimizer.state_dict()["state"].values()]
+    ours = [state["momentum_buffer"] for state in runner.optimizer.state_dict()["state"].values()]
+    assert all(map(torch.equal, momenta, ours))

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("cv2")
 pytest.importorskip("mmengine")
 
+from forebay_trainer.config import ConfigError  # noqa: E402
 from forebay_trainer.datasets import build_dataloader  # noqa: E402
 from forebay_trainer.engine.evaluation import EvalHook  # noqa: E402
 
@@ -91,7 +92,7 @@ def test_a_resumed_run_knows_what_was_best(training: Any) -> None:
 
 
 def test_a_score_that_is_not_there_is_named(training: Any) -> None:
-    with pytest.raises(KeyError, match="'segm' is none of bbox_mAP"):
+    with pytest.raises(ConfigError, match="'segm' is none of bbox_mAP"):
         run(training, [0.2], save_best="segm")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,11 @@ pytest.importorskip("torch")
 pytest.importorskip("mmengine")
 
 from forebay_trainer.engine.plots import plot_run, read_curves
+from forebay_trainer.engine.training import flush
+
+if TYPE_CHECKING:
+    from support.ceph import Bucket
+    from support.daemon import DaemonProcess
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -78,3 +83,18 @@ def test_scalars_for_tensorboard(training: Any) -> None:
     found = reading.EventAccumulator(f"{runner.work_dir}/tf_logs").Reload()
     assert [each.value for each in found.Scalars("train/loss")] == pytest.approx(losses)
     assert [each.step for each in found.Scalars("learning_rate")] == list(range(1, 13))
+
+
+def test_scalars_for_tensorboard_go_to_a_prefix(
+    training: Any, bucket: Bucket, daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("FOREBAY_ADDRESS", daemon.address)
+    hook = {"type": "TensorboardLoggerHook", "log_dir": bucket.url("board")}
+    runner = training.runner(log_config={"interval": 1, "hooks": [hook]})
+
+    training.run(runner)
+    flush(runner.written)
+
+    (written,) = (Path(runner.work_dir) / "tf_logs").iterdir()
+    assert bucket.get(f"board/{written.name}") == written.read_bytes()

@@ -9,7 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmengine")
 
+from forebay_trainer.config import normalized  # noqa: E402
 from forebay_trainer.engine.optimizers import build_optimizer  # noqa: E402
+from forebay_trainer.engine.training import scaled_optimizer  # noqa: E402
+from forebay_trainer.registry import Config  # noqa: E402
 
 nn: Any = torch.nn
 
@@ -107,3 +110,27 @@ def test_half_precision_learns_the_same_line(training: Any) -> None:
 
     assert half == pytest.approx(full, rel=0.05)
     assert half != full
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "RAdam", "NAdam"])
+def test_optimizers_go_by_torchs_names(training: Any, name: str) -> None:
+    runner = training.runner(optimizer={"type": name, "lr": 0.01})
+
+    losses = training.run(runner)
+
+    assert type(runner.optimizer) is getattr(torch.optim, name)
+    assert len(set(losses)) == len(losses)
+
+
+@pytest.mark.parametrize(("is_asked_for", "rate"), [(True, 0.005), (False, 0.02)])
+def test_the_learning_rate_follows_the_batch_size(is_asked_for: bool, rate: float) -> None:
+    config = Config(
+        {
+            "runner": {"type": "EpochBasedRunner", "max_epochs": 1},
+            "data": {"samples_per_gpu": 4},
+            "optimizer": {"type": "SGD", "lr": 0.02},
+            "auto_scale_lr": {"enable": is_asked_for, "base_batch_size": 16},
+        }
+    )
+
+    assert scaled_optimizer(normalized(config))["lr"] == pytest.approx(rate)

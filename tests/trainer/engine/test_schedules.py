@@ -105,3 +105,13 @@ def test_cyclic_goes_up_and_down() -> None:
 def test_a_wrong_warm_up_is_refused() -> None:
     with pytest.raises(ValueError, match="'linear'"):
         rates("fixed", warmup="lineer", warmup_iters=3)
+
+
+def test_a_policy_by_iterations_in_a_run_by_epochs(training: Any) -> None:
+    """Of 12 iterations 4 lead up to ten times the rate of 0.01, and 8 down."""
+    runner = training.runner(lr_config={"policy": "cyclic", "target_ratio": (10, 1e-4)})
+
+    training.run(runner)
+
+    last = 1e-6 + 0.5 * (0.1 - 1e-6) * (math.cos(math.pi * 7 / 8) + 1)
+    assert runner.optimizer.param_groups[0]["lr"] == pytest.approx(last)

@@ -68,6 +68,15 @@ def test_precision_is_the_area_under_the_curve_or_the_mean_at_11_recalls() -> No
     assert (of_class["num_gts"], of_class["num_dets"]) == (3, 3)
 
 
+def test_precision_has_the_bits_that_upstream_rounds() -> None:
+    # Found at recalls of 1/2 and 1 with precisions of 1 and 2/3: 0.8333…, in 32 bits.
+    results = [[boxes([*LEFT, 0.9], [*FAR, 0.8], [*RIGHT, 0.7])]]
+
+    mean, _ = eval_map(results, [annotation(LEFT, RIGHT)], logger="silent")
+
+    assert mean == 0.8333333134651184
+
+
 def test_classes_that_do_not_occur_do_not_count() -> None:
     results = [[boxes([*LEFT, 0.9]), boxes([*FAR, 0.9])]]
 
@@ -112,6 +121,14 @@ def test_a_proposal_finds_one_box_only() -> None:
     recalls = eval_recalls([truths], [proposals], (1, 2), (0.6, 0.75), "silent")
 
     np.testing.assert_allclose(recalls, [[0.5, 0.5], [1.0, 0.5]])
+
+
+def test_the_later_of_equal_proposals_is_the_better_one() -> None:
+    proposals = boxes([*LEFT, 0.9], [*FAR, 0.9])
+
+    recalls = eval_recalls([boxes(LEFT)], [proposals], (1, 2), (0.5,), "silent")
+
+    assert recalls.tolist() == [[0.0], [1.0]]
 
 
 def test_images_without_boxes_or_proposals_are_no_trouble() -> None:

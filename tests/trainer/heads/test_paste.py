@@ -38,6 +38,14 @@ def test_a_map_is_stretched_to_its_box() -> None:
     assert mask[1].nonzero()[0].tolist() == [6, 7, 8, 9]
 
 
+def test_a_negative_threshold_leaves_grey_levels() -> None:
+    (mask,) = paste_masks(torch.full((1, 4, 4), 0.5), torch.tensor([[2.0, 1, 10, 3]]), 4, 12, -1)
+
+    assert mask.dtype == np.uint8
+    # Pixels are half a cell; from the outer cells' centres on it falls to 0 within a cell.
+    assert mask[1].tolist() == [0, 31, 95, *[127] * 6, 95, 31, 0]
+
+
 def test_masks_are_by_class_and_of_the_picture_before_or_after_the_resize() -> None:
     head = FCNMaskHead(num_convs=0, in_channels=1, conv_out_channels=1, num_classes=3)
     maps = torch.zeros(2, 3, 28, 28)

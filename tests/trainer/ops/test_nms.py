@@ -57,6 +57,14 @@ def test_a_suppressed_box_suppresses_none() -> None:
     assert detections[:, 4].tolist() == pytest.approx([0.9, 0.7])
 
 
+def test_boxes_of_low_score_are_not_looked_at() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+
+    _, kept = nms(boxes, torch.tensor([0.2, 0.9, 0.3]), 0.5, score_threshold=0.2)
+
+    assert kept.tolist() == [1, 2]
+
+
 def test_boxes_without_area_stay() -> None:
     assert torch_nms(torch.zeros(2, 4), torch.tensor([0.1, 0.2]), 0.5).tolist() == [1, 0]
 
@@ -74,7 +82,7 @@ def test_no_boxes_give_no_detections() -> None:
 def test_groups_do_not_suppress_each_other() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10]])
     scores, groups = torch.tensor([0.7, 0.9, 0.8]), torch.tensor([0, 0, 1])
-    config = {"type": "nms", "iou_threshold": 0.5}
+    config = {"type": "nms", "iou_thr": 0.5}  # the older name
 
     detections, kept = batched_nms(boxes, scores, groups, config)
 

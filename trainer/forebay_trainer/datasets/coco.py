@@ -198,6 +198,8 @@ class CocoDataset(CustomDataset):
             metric_items: which scores are returned.
         """
         names = self.check_metrics(metric)
+        if not self.coco.anns:
+            log.warning("%s has no annotations: every score will be -1", self.ann_file)
         thresholds = coco.IOU_THRESHOLDS if iou_thrs is None else np.asarray(iou_thrs)
         if jsonfile_prefix is not None:
             self.format_results(results, jsonfile_prefix)

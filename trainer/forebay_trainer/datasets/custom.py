@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from forebay_trainer.datasets.annotation_files import load
-from forebay_trainer.datasets.pipelines import Compose
+from forebay_trainer.datasets.pipelines import Compose, LoadImageFromFile
 from forebay_trainer.evaluation import eval_map, eval_recalls
 from forebay_trainer.evaluation.tables import say
 from forebay_trainer.files import Files
@@ -79,8 +79,6 @@ class CustomDataset:
         self.test_mode = test_mode
         self.filter_empty_gt = filter_empty_gt
         self.files = Files.of(file_client_args)
-        loading = [each for each in pipeline if each.get("type") == "LoadImageFromFile"]
-        self._image_files = Files.of(loading[0].get("file_client_args")) if loading else None
         self.CLASSES = self.get_classes(classes)
         with self.files.local_path(self.ann_file) as path:
             self.data_infos = self.load_annotations(path)
@@ -91,6 +89,8 @@ class CustomDataset:
             self._leave_out()
             self._set_group_flag()
         self.pipeline = Compose(pipeline)
+        loading = [each for each in self.pipeline.transforms if isinstance(each, LoadImageFromFile)]
+        self._image_files = loading[0].files if loading else None
 
     def get_classes(self, classes: str | Sequence[str] | None = None) -> Sequence[str] | None:
         """Return the names of the classes: as given, of a file, or the data set's own."""
@@ -170,13 +170,10 @@ class CustomDataset:
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Have the images of a batch that are not cached yet fetched at once."""
-        if self._image_files is None:
-            return
-        names = [self.data_infos[index]["filename"] for index in indices]
-        paths = [os.path.join(self.img_prefix or "", name) for name in names]  # noqa: PTH118 - URIs
-        objects = [path for path in paths if self._image_files.is_object(path)]
-        if len(objects) > 1:
-            self._image_files.get_many(objects)
+        if self._image_files is not None:
+            names = [self.data_infos[index]["filename"] for index in indices]
+            prefix = self.img_prefix or ""
+            self._image_files.prefetch([os.path.join(prefix, name) for name in names])  # noqa: PTH118 - URIs
 
     def _leave_out(self) -> None:
         kept = self._filter_imgs()

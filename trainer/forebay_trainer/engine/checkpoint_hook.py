@@ -62,6 +62,7 @@ class CheckpointHook(Hook):
         self.filename_tmpl = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
         self.create_symlink = create_symlink
         self.meta = dict(meta or {})
+        self._present: set[str] = set()  # names of checkpoints, if some are to be removed
 
     def folder(self, runner: Runner) -> str:
         """Return where the checkpoints go."""
@@ -69,6 +70,8 @@ class CheckpointHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         runner.meta.update(self.meta)
+        if self.max_keep_ckpts > 0 and runner.rank == 0:
+            self._present = set(Files().names(self.folder(runner)))
 
     def after_train_epoch(self, runner: Runner) -> None:
         is_last = self.save_last and self.is_last_epoch(runner)
@@ -90,16 +93,18 @@ class CheckpointHook(Hook):
         if self.create_symlink and not Files().is_object(folder):
             _link(Path(folder), name)
         if self.max_keep_ckpts > 0:
+            self._present.add(name)
             self._remove_old(folder, number)
 
     def _remove_old(self, folder: str, number: int) -> None:
-        files = Files()
-        oldest_kept = number - self.max_keep_ckpts * self.interval
-        for old in range(oldest_kept, 0, -self.interval):
-            path = join(folder, self.filename_tmpl.format(old))
-            if not files.exists(path):
+        # Training does not wait for the origin to say which there are.
+        newest = number - self.max_keep_ckpts * self.interval
+        for old in range(newest, 0, -self.interval):
+            name = self.filename_tmpl.format(old)
+            if name not in self._present:
                 break
-            files.remove(path)
+            self._present.remove(name)
+            Files().remove(join(folder, name))
 
 
 def _link(folder: Path, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from forebay_trainer.config import ConfigError
 from forebay_trainer.engine.hook import Hook
 from forebay_trainer.registry import HOOKS
 
@@ -23,12 +24,12 @@ class NumClassCheckHook(Hook):
             runner.logger.warning("the data set names no CLASSES to compare num_classes with")
             return
         if isinstance(classes, str):
-            raise ValueError(f"CLASSES is one text: for one class write ({classes!r},)")
+            raise ConfigError(f"classes is one text: for one class write ({classes!r},)")
         for name, module in runner.model.named_modules():
             number = getattr(module, "num_classes", None)
             # A proposal network has one class, whatever the data have.
             if isinstance(number, int) and "rpn" not in name and number != len(classes):
-                raise ValueError(
+                raise ConfigError(
                     f"model.{name}.num_classes is {number}, but the data set has {len(classes)} "
                     f"classes: {', '.join(classes)}"
                 )

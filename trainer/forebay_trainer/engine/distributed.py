@@ -11,13 +11,16 @@ import torch.distributed as dist
 Value = TypeVar("Value")
 
 
-def start(device: str) -> None:
-    """Join the processes that torchrun has started, if it has; *device*: ``cpu`` or ``cuda``."""
+def start(device: str, backend: str = "nccl") -> None:
+    """Join the processes that torchrun has started, if it has.
+
+    *device*: ``cpu``, where gloo alone works, or ``cuda``, where *backend* does.
+    """
     if "LOCAL_RANK" not in os.environ or dist.is_initialized():
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl")  # objects are gathered by gloo
+        dist.init_process_group(f"cpu:gloo,cuda:{backend}")  # objects are gathered by gloo
     else:
         dist.init_process_group("gloo")
 

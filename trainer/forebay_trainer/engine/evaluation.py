@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from forebay_trainer.config import ConfigError
 from forebay_trainer.engine import distributed
 from forebay_trainer.engine.checkpoint_hook import output_folder
 from forebay_trainer.engine.hook import Hook
@@ -61,6 +62,8 @@ class EvalHook(Hook):
         del file_client_args
         if rule not in (None, "greater", "less"):
             raise ValueError(f"rule is 'greater' or 'less', not {rule!r}")
+        if interval < 1:
+            raise ValueError(f"interval is 1 or more, not {interval}")
         self.loader, self.start, self.by_epoch = loader, start, by_epoch
         self.save_best, self.rule, self.out_dir = save_best, rule, out_dir
         self.intervals = [(0, interval), *map(tuple, dynamic_intervals or ())]
@@ -118,7 +121,7 @@ class EvalHook(Hook):
         if key not in scores and f"{key}_mAP" in scores:
             key += "_mAP"
         if key not in scores:
-            raise KeyError(f"evaluation.save_best: {key!r} is none of {', '.join(scores)}")
+            raise ConfigError(f"evaluation.save_best: {key!r} is none of {', '.join(scores)}")
         is_greater = (self.rule or _rule_of(key)) == "greater"
         messages = runner.meta["hook_msgs"]
         best = messages.get("best_score", -math.inf if is_greater else math.inf)
@@ -140,7 +143,7 @@ def _rule_of(key: str) -> str:
         return "greater"
     if "loss" in key.lower():
         return "less"
-    raise ValueError(f"evaluation.save_best: give rule='greater' or 'less' for {key!r}")
+    raise ConfigError(f"evaluation.save_best: give rule='greater' or 'less' for {key!r}")
 
 
 def _share_statistics(model: torch.nn.Module) -> None:

@@ -22,7 +22,11 @@ PRIORITIES = {
 
 
 def priority_number(priority: int | str) -> int:
-    return priority if isinstance(priority, int) else PRIORITIES[priority.upper()]
+    if isinstance(priority, int):
+        return priority
+    if priority.upper() not in PRIORITIES:
+        raise ValueError(f"{priority!r} is none of {', '.join(PRIORITIES)}")
+    return PRIORITIES[priority.upper()]
 
 
 class Hook:

@@ -17,7 +17,7 @@ from forebay_trainer.files import Files
 from forebay_trainer.registry import HOOKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from forebay_trainer.engine.runner import Runner
 
@@ -85,10 +85,13 @@ class LoggerHook(Hook):
                 runner.log_buffer.clear_output()
 
     def record(self, runner: Runner) -> dict[str, Any]:
-        """Return mode, epoch, iter and the values that are to be logged."""
+        """Return mode, epoch, iter, lr and what is to be logged, in upstream's order."""
         values = dict(runner.log_buffer.output)
         is_training = runner.mode == "train" and "time" in values
         number = runner.inner_iter + 1 if self.by_epoch else runner.iter + 1
+        memory = {}
+        if is_training and runner.device.type == "cuda":
+            memory = {"memory": torch.cuda.max_memory_allocated(runner.device) // 2**20}  # MiB
         # Scores come when the epoch is over, but before it is counted.
         epoch = runner.epoch + (runner.mode == "train")
         return {
@@ -96,6 +99,7 @@ class LoggerHook(Hook):
             "epoch": epoch,
             "iter": values.pop("eval_iter_num", number),
             "lr": runner.optimizer.param_groups[0]["lr"],
+            **memory,
             **values,
         }
 
@@ -149,8 +153,6 @@ class TextLoggerHook(LoggerHook):
 
     def log(self, runner: Runner) -> None:
         record = self.record(runner)
-        if record["mode"] == "train" and runner.device.type == "cuda":
-            record["memory"] = torch.cuda.max_memory_allocated(runner.device) // 2**20
         self._write(runner, record)
         runner.logger.info(self._text(runner, record))
 
@@ -163,6 +165,7 @@ class TextLoggerHook(LoggerHook):
         self._copy_out(runner)
 
     def after_run(self, runner: Runner) -> None:
+        runner.logger.info("logs and plot.png: %s", self._target or runner.work_dir)
         for path in self._copy_out(runner):
             if not self.keep_local:
                 path.unlink()
@@ -176,10 +179,7 @@ class TextLoggerHook(LoggerHook):
             for path in sorted(Path(runner.log_dir).rglob("*"))
             if path.is_file() and path.name.endswith(self.out_suffix)
         ]
-        for path in found:
-            name = path.relative_to(runner.log_dir).as_posix()
-            Files().put(join(self._target, name), path.read_bytes())
-        runner.written.add(self._target)
+        _copy(runner, found, runner.log_dir, self._target)
         return found
 
     def _write(self, runner: Runner, record: Mapping[str, Any]) -> None:
@@ -211,19 +211,26 @@ class TextLoggerHook(LoggerHook):
 
 @HOOKS.register_module()
 class TensorboardLoggerHook(LoggerHook):
-    """Writes scalars for TensorBoard, into ``tf_logs`` of the work_dir or *log_dir*."""
+    """Writes scalars for TensorBoard, into ``tf_logs`` of the work_dir or *log_dir*.
+
+    What is a prefix of objects gets them after each epoch and at the end.
+    """
 
     def __init__(self, log_dir: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.log_dir = log_dir
         self._writer: Any = None
+        self._target: str | None = None
 
     def before_run(self, runner: Runner) -> None:
         super().before_run(runner)
         if runner.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(self.log_dir or join(runner.log_dir, "tf_logs"))
+            folder = self.log_dir or join(runner.work_dir, "tf_logs")
+            if Files().is_object(folder):
+                self._target, folder = folder, join(runner.log_dir, "tf_logs")
+            self._writer = SummaryWriter(folder)
 
     def log(self, runner: Runner) -> None:
         if self._writer is None:
@@ -237,9 +244,27 @@ class TensorboardLoggerHook(LoggerHook):
             elif not tag.endswith("eval_iter_num"):
                 self._writer.add_scalar(tag, value, runner.iter + 1)
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        super().after_train_epoch(runner)
+        self._copy_out(runner)
+
     def after_run(self, runner: Runner) -> None:
+        self._copy_out(runner)
         if self._writer is not None:
             self._writer.close()
+
+    def _copy_out(self, runner: Runner) -> None:
+        if self._target is not None:
+            self._writer.flush()
+            folder = self._writer.log_dir
+            _copy(runner, Path(folder).iterdir(), folder, self._target)
+
+
+def _copy(runner: Runner, paths: Iterable[Path], folder: str, target: str) -> None:
+    """Copy files below *folder* to the same places below *target*."""
+    for path in paths:
+        Files().put(join(target, path.relative_to(folder).as_posix()), path.read_bytes())
+    runner.written.add(target)
 
 
 def _joined(values: Mapping[str, Any]) -> str:

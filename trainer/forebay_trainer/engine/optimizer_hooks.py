@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,8 @@ class OptimizerHook(Hook):
     """Steps after each batch; *grad_clip* is the arguments of ``clip_grad_norm_``."""
 
     def __init__(self, grad_clip: Mapping[str, Any] | None = None) -> None:
+        if grad_clip is not None:  # a wrong name is told before the first step
+            inspect.signature(torch.nn.utils.clip_grad_norm_).bind(None, **grad_clip)
         self.grad_clip = grad_clip
 
     def after_train_iter(self, runner: Runner) -> None:

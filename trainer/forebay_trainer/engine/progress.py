@@ -1,9 +1,15 @@
-"""Progress bars on a terminal: of a pass over the data with its loss, and of a test."""
+"""Progress bars on a terminal: of a pass over the data with its loss, and of a test.
+
+A test is told of in a log, too; a training's own lines are enough of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,6 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from forebay_trainer.engine.runner import Runner
+
+
+_log = logging.getLogger(__name__)
+
+TELL_EVERY_S = 30.0
 
 
 class _Screen:
@@ -57,14 +68,29 @@ class _Screen:
         try:
             yield advance
         finally:
-            progress.remove_task(task)
-            self._bars -= 1
-            if not self._bars:
-                progress.stop()
-                self._progress = None
+            if self._progress is progress:  # and not cleared after an error
+                progress.remove_task(task)
+                self._bars -= 1
+                if not self._bars:
+                    self.clear()
+
+    def clear(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+            self._bars = 0
 
 
 _screen = _Screen()
+
+
+@contextlib.contextmanager
+def clean_screen() -> Iterator[None]:
+    """At the end take off what an error has left on the terminal, and give the cursor back."""
+    try:
+        yield
+    finally:
+        _screen.clear()
 
 
 @contextlib.contextmanager
@@ -78,6 +104,29 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
         return
     with _screen.bar(title, total) as advance:
         yield advance
+
+
+@contextlib.contextmanager
+def told_progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar as ``progress_bar``; where there is no terminal, log a line now and then."""
+    with progress_bar(title, total) as advance:
+        yield advance if sys.stderr.isatty() else _teller(title, total)
+
+
+def _teller(title: str, total: int) -> Callable[[], None]:
+    done, started_s = 0, time.monotonic()
+    told_s = started_s
+
+    def advance() -> None:
+        nonlocal done, told_s
+        done += 1
+        now_s = time.monotonic()
+        if now_s - told_s >= TELL_EVERY_S:
+            told_s = now_s
+            left = datetime.timedelta(seconds=int((now_s - started_s) / done * (total - done)))
+            _log.info("%s: %d of %d, eta %s", title, done, total, left)
+
+    return advance
 
 
 class ProgressHook(Hook):

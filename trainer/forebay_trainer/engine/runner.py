@@ -246,7 +246,7 @@ class Runner:
         checkpoint = read_checkpoint(path)
         report = load_state(self.model, state_of(checkpoint))
         if str(report):
-            self.logger.warning("%s: %s", path, report)
+            self.logger.warning("%s is loaded, but for what is%s", path, report)
         meta = checkpoint.get("meta", {})
         if "epoch" not in meta or "optimizer" not in checkpoint:
             raise WeightsError(f"{path} has weights only: give it as load_from, not to resume")

@@ -9,7 +9,7 @@ import torch
 
 from forebay_trainer.engine import distributed
 from forebay_trainer.engine.batches import to_device
-from forebay_trainer.engine.progress import progress_bar
+from forebay_trainer.engine.progress import told_progress
 from forebay_trainer.engine.randomness import kept_random_state
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run_test(
         torch.no_grad(),
         autocast or contextlib.nullcontext(),
         kept_random_state(),
-        progress_bar("testing", len(loader)) as advance,
+        told_progress("testing", len(loader)) as advance,
     ):
         for data in loader:
             batch = to_device(data, device)

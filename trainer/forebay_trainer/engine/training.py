@@ -22,7 +22,7 @@ from forebay_trainer.engine.evaluation import EvalHook
 from forebay_trainer.engine.loggers import IterTimerHook
 from forebay_trainer.engine.optimizers import build_optimizer
 from forebay_trainer.engine.plots import PlotHook
-from forebay_trainer.engine.progress import ProgressHook
+from forebay_trainer.engine.progress import ProgressHook, clean_screen
 from forebay_trainer.engine.schedules import policy_hook_name
 from forebay_trainer.files import Files
 from forebay_trainer.registry import HOOKS, RUNNERS, Config
@@ -57,7 +57,8 @@ def train_detector(
         timestamp: the name of the log.
         meta: what the checkpoints' ``meta`` has beside the run's own.
 
-    Raises UploadFailedError if something could not be uploaded.
+    Raises UploadFailedError if something could not be uploaded, and DeadlineExceededError if it is
+    not after the ``flush_timeout_s`` of *cfg*.
     """
     del distributed
     config = normalized(cfg)
@@ -65,14 +66,14 @@ def train_detector(
         raise ConfigError("work_dir: give a folder")
     datasets = list(dataset) if isinstance(dataset, (list, tuple)) else [dataset]
     device = torch.device(config.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model.to(device)
+    place_model(model, device, is_mixed=config.get("fp16") is not None)
     timestamp = timestamp or time.strftime("%Y%m%d_%H%M%S")
-    with _log_dir(config, timestamp) as log_dir:
+    with _log_dir(config, timestamp) as log_dir, clean_screen():
         runner: Runner = RUNNERS.build(
             config.runner,
             default_args={
                 "model": model,
-                "optimizer": build_optimizer(model, _scaled(config)),
+                "optimizer": build_optimizer(model, scaled_optimizer(config)),
                 "work_dir": config.work_dir,
                 "log_dir": log_dir,
                 "logger": log,
@@ -88,12 +89,24 @@ def train_detector(
         runner.call_hook("before_load")
         _load(runner, config)
         loaders = [train_loader(each, config) for each in datasets]
-        runner.run(loaders, [tuple(phase) for phase in config.workflow])
-    flush(runner.written)
+        try:
+            runner.run(loaders, [tuple(phase) for phase in config.workflow])
+        except KeyboardInterrupt:
+            log.warning("interrupted: --auto-resume goes on from the last checkpoint")
+            raise
+    flush(runner.written, config.get("flush_timeout_s"))
     return runner
 
 
-def _scaled(config: Config) -> Any:
+def place_model(model: torch.nn.Module, device: torch.device, *, is_mixed: bool) -> None:
+    """Move *model* to where it trains."""
+    model.to(device)
+    if device.type == "cuda" and is_mixed:
+        # Half-precision convolutions of cuDNN take NHWC: otherwise it transposes around each.
+        model.to(memory_format=torch.channels_last)
+
+
+def scaled_optimizer(config: Config) -> Any:
     """Return ``optimizer`` with the learning rate for this batch size, if that is asked for."""
     scaling = config.get("auto_scale_lr") or {}
     if scaling.get("enable"):
@@ -101,13 +114,13 @@ def _scaled(config: Config) -> Any:
         base = scaling["base_batch_size"]
         rate = config.optimizer.lr * batch / base
         log.info("batches of %d for %d: learning rate %g", batch, base, rate)
-        config.optimizer.lr = rate
+        return {**config.optimizer, "lr": rate}
     return config.optimizer
 
 
 def register_hooks(runner: Runner, config: Config) -> None:
     """Register the hooks that a configuration names, each at upstream's priority."""
-    by_epoch = {"by_epoch": runner.by_epoch}
+    by_epoch = {} if runner.by_epoch else {"by_epoch": False}
     if config.get("lr_config") is not None:
         schedule = dict(config.lr_config)
         kind = policy_hook_name(schedule.pop("policy"))
@@ -170,7 +183,16 @@ def test_loader(config: Config, split: str) -> Any:
     if options["samples_per_gpu"] > 1:
         for each in found if isinstance(found, (list, tuple)) else [found]:
             each.pipeline = replace_ImageToTensor(each.pipeline)
-    return build_dataloader(build_dataset(found, {"test_mode": True}), **options)
+    dataset = build_data(found, f"data.{split}", {"test_mode": True})
+    return build_dataloader(dataset, **options)
+
+
+def build_data(cfg: Any, place: str, default_args: dict[str, Any] | None = None) -> Any:
+    """Return a data set; what it says against its files names the place in the configuration."""
+    try:
+        return build_dataset(cfg, default_args)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
 
 
 def _load(runner: Runner, config: Config) -> None:
@@ -231,12 +253,12 @@ def _about(config: Config) -> dict[str, Any]:
     }
 
 
-def flush(paths: Iterable[str]) -> None:
+def flush(paths: Iterable[str], timeout_s: float | None = None) -> None:
     """Wait until what was written to those of *paths* that are objects, or below them, is in the
-    origin. Raises UploadFailedError.
+    origin; None is for as long as it takes. Raises UploadFailedError, DeadlineExceededError.
     """
     files = Files()
     written = sorted(path for path in paths if files.is_object(path))
     if written:
         log.info("uploading what is left of %s", ", ".join(written))
-        files.client.flush(written)
+        files.client.flush(written, timeout_s)

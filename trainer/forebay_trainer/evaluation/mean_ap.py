@@ -26,9 +26,11 @@ def average_precision(recalls: Array, precisions: Array, *, by_points: bool = Fa
     """
     if by_points:
         points = np.arange(0, 1 + 1e-3, 0.1)
-        return float(sum(precisions[recalls >= at].max(initial=0) for at in points) / 11)
-    best = np.maximum.accumulate(precisions[::-1])[::-1]
-    return float((np.diff(recalls, prepend=0.0) * best).sum())
+        area = sum(precisions[recalls >= at].max(initial=0) for at in points) / 11
+    else:
+        best = np.maximum.accumulate(precisions[::-1])[::-1]
+        area = (np.diff(recalls, prepend=0.0) * best).sum()
+    return float(np.float32(area))  # upstream's precision, which decides how it is rounded
 
 
 def match(
@@ -151,7 +153,7 @@ def _of_class(
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return float(np.mean(values, dtype=np.float32)) if values else 0.0
 
 
 def _table(classes: Sequence[Mapping[str, Any]], mean: float, dataset: Sequence[str] | None) -> str:

@@ -37,7 +37,8 @@ def eval_recalls(
     extra = 1.0 if use_legacy_coordinate else 0.0
     overlaps = []
     for truths, found in zip(gts, proposals, strict=True):
-        order = np.argsort(-found[:, 4], kind="stable") if found.shape[1] == 5 else slice(None)
+        # Upstream's order of equal scores, which decides what is among the best.
+        order = np.argsort(found[:, 4])[::-1] if found.shape[1] == 5 else slice(None)
         overlaps.append(pairwise_iou(truths, found[order], extra))
     recalls = np.zeros((len(proposal_nums), len(iou_thrs)))
     for row, number in enumerate(proposal_nums):

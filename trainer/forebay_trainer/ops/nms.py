@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,13 +72,21 @@ def _with_scores(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 def nms(
-    boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, max_num: int = -1
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    iou_threshold: float,
+    score_threshold: float = 0.0,
+    max_num: int = -1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the detections (k, 5) that stay, each with its score, and their indices (k,).
 
-    With *max_num* above 0 no more than that.
+    With *score_threshold* above 0 those above it only, with *max_num* above 0 no more than that.
     """
-    keep = nms_indices(boxes, scores, iou_threshold)
+    if score_threshold > 0:
+        high = (scores > score_threshold).nonzero().squeeze(1)
+        keep = high[nms_indices(boxes[high], scores[high], iou_threshold)]
+    else:
+        keep = nms_indices(boxes, scores, iou_threshold)
     keep = keep[:max_num] if max_num > 0 else keep
     return _with_scores(boxes[keep], scores[keep]), keep
 
@@ -118,6 +127,24 @@ def soft_nms(
 _METHODS: dict[str, Suppress] = {"nms": nms, "soft_nms": soft_nms}
 
 
+def check_nms(nms_cfg: Mapping[str, Any]) -> None:
+    """Raise ValueError or TypeError if :func:`batched_nms` cannot do what is asked for."""
+    suppress, options = _method(nms_cfg)
+    arguments = {key: options[key] for key in options.keys() - {"class_agnostic", "split_thr"}}
+    inspect.signature(suppress).bind(None, None, **arguments)
+
+
+def _method(nms_cfg: Mapping[str, Any]) -> tuple[Suppress, dict[str, Any]]:
+    """Return the function that is named, and the other options."""
+    options = dict(nms_cfg)
+    if "iou_thr" in options:  # its name in older configurations, as in mmcv
+        options["iou_threshold"] = options.pop("iou_thr")
+    kind = options.pop("type", "nms")
+    if kind not in _METHODS:
+        raise ValueError(f"unknown nms type {kind!r}; known are {', '.join(sorted(_METHODS))}")
+    return _METHODS[kind], options
+
+
 def batched_nms(
     boxes: torch.Tensor,
     scores: torch.Tensor,
@@ -133,14 +160,10 @@ def batched_nms(
     if nms_cfg is None:
         order = scores.argsort(descending=True)
         return _with_scores(boxes[order], scores[order]), order
-    options = dict(nms_cfg)
+    suppress, options = _method(nms_cfg)
     class_agnostic = options.pop("class_agnostic", class_agnostic)
     at_once = options.pop("split_thr", _MOST_AT_ONCE)
     most = options.pop("max_num", -1)
-    kind = options.pop("type", "nms")
-    if kind not in _METHODS:
-        raise ValueError(f"unknown nms type {kind!r}; known are {', '.join(sorted(_METHODS))}")
-    suppress = _METHODS[kind]
     apart = boxes
     if not class_agnostic and len(boxes):
         # Far apart, boxes of two groups do not overlap. Upstream rounds them so, and decides so.

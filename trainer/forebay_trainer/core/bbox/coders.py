@@ -24,7 +24,8 @@ class DeltaXYWHBBoxCoder:
     """Codes a box by the shift of its centre, in sizes of the other box, and the logarithm of its
     relative size (arXiv 1311.2524), both less *target_means* and divided by *target_stds*.
 
-    *clip_border*: decoded boxes are cut at the image's border.
+    *clip_border*: decoded boxes are cut at the image's border. *add_ctr_clamp*: they move by
+    *ctr_clamp* pixels at most, each way, and may become as small as is predicted.
     """
 
     def __init__(
@@ -32,10 +33,13 @@ class DeltaXYWHBBoxCoder:
         target_means: Four = (0.0, 0.0, 0.0, 0.0),
         target_stds: Four = (1.0, 1.0, 1.0, 1.0),
         clip_border: bool = True,
+        add_ctr_clamp: bool = False,
+        ctr_clamp: float = 32,
     ) -> None:
         self.means = target_means
         self.stds = target_stds
         self.clip_border = clip_border
+        self.farthest = ctr_clamp if add_ctr_clamp else None
 
     def encode(self, bboxes: torch.Tensor, gt_bboxes: torch.Tensor) -> torch.Tensor:
         """Return the deltas (n, 4) from boxes to the true ones, both (n, 4)."""
@@ -61,8 +65,12 @@ class DeltaXYWHBBoxCoder:
         deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
         center, size = _center_and_size(bboxes[:, None, :4])
         limit = abs(math.log(wh_ratio_clip))
-        center = center + size * deltas[..., :2]
-        half = size * deltas[..., 2:].clamp(-limit, limit).exp() * 0.5
+        shift, growth = size * deltas[..., :2], deltas[..., 2:].clamp(max=limit)
+        if self.farthest is None:
+            growth = growth.clamp(min=-limit)
+        else:
+            shift = shift.clamp(-self.farthest, self.farthest)
+        center, half = center + shift, size * growth.exp() * 0.5
         start, end = center - half, center + half
         if self.clip_border and max_shape is not None:
             border = start.new_tensor([max_shape[1], max_shape[0]])

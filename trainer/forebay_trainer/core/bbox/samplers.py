@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,11 @@ import torch
 from forebay_trainer.registry import BBOX_SAMPLERS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from forebay_trainer.core.bbox.assigners import AssignResult
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,11 +71,19 @@ def _indices(mask: torch.Tensor) -> torch.Tensor:
     return mask.nonzero(as_tuple=False).squeeze(1)
 
 
+def _say_unread(sampler: object, unread: Mapping[str, Any]) -> None:
+    """Warn of arguments of another sampler, which a configuration may have taken over."""
+    names = sorted(unread.keys() - {"context"})  # which heads offer
+    if names:
+        _log.warning("%s has no use for %s", type(sampler).__name__, ", ".join(names))
+
+
 @BBOX_SAMPLERS.register_module()
 class PseudoSampler:
     """Takes all candidates that were assigned to a true box or to the background."""
 
-    def __init__(self, **_: Any) -> None: ...
+    def __init__(self, **unread: Any) -> None:
+        _say_unread(self, unread)
 
     def sample(
         self,
@@ -105,8 +118,9 @@ class RandomSampler:
         pos_fraction: float,
         neg_pos_ub: float = -1,
         add_gt_as_proposals: bool = True,
-        **_: Any,  # heads offer their context
+        **unread: Any,
     ) -> None:
+        _say_unread(self, unread)
         self.num = num
         self.pos_fraction = pos_fraction
         self.neg_pos_ub = neg_pos_ub

@@ -108,6 +108,7 @@ class Shear:
 
     level: float
     img_fill_val: Colour = 128
+    seg_ignore_label: int = 255  # of segmentation maps, which are not loaded
     prob: float = 0.5
     direction: str = "horizontal"
     max_shear_magnitude: float = 0.3
@@ -149,6 +150,7 @@ class Rotate:
     scale: float = 1
     center: tuple[float, float] | None = None
     img_fill_val: Colour = 128
+    seg_ignore_label: int = 255  # of segmentation maps, which are not loaded
     prob: float = 0.5
     max_rotate_angle: float = 30
     random_negative_prob: float = 0.5
@@ -180,6 +182,7 @@ class Translate:
     level: float
     prob: float = 0.5
     img_fill_val: Colour = 128
+    seg_ignore_label: int = 255  # of segmentation maps, which are not loaded
     direction: str = "horizontal"
     max_translate_offset: float = 250
     random_negative_prob: float = 0.5

@@ -48,7 +48,7 @@ class LoadImageFromFile:
             raise ValueError(f"color_type {self.color_type!r} is none of {sorted(_DECODING)}")
         if self.channel_order not in ("bgr", "rgb"):
             raise ValueError(f"channel_order {self.channel_order!r} is neither 'bgr' nor 'rgb'")
-        self._files = Files.of(self.file_client_args)
+        self.files = Files.of(self.file_client_args)
 
     def __call__(self, results: Results) -> Results:
         if "img" in results:
@@ -57,7 +57,7 @@ class LoadImageFromFile:
         else:
             name = results["img_info"]["filename"]
             path = os.path.join(results.get("img_prefix") or "", name)  # noqa: PTH118 # it may be a URI
-            image = read_image(path, self._files, _DECODING[self.color_type])
+            image = read_image(path, self.files, _DECODING[self.color_type])
         if self.channel_order == "rgb" and self.color_type == "color":
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         if self.to_float32:

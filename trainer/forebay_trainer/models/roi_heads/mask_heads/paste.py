@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Mask = NDArray[np.bool_]
+    Mask = NDArray[np.bool_] | NDArray[np.uint8]
 
 
 def paste_masks(
@@ -24,7 +24,7 @@ def paste_masks(
     """Return the mask (height, width) of each of the maps (D, h, w) in its box of boxes (D, 4).
 
     A pixel belongs to the mask if the map, interpolated at the pixel's centre, reaches the
-    threshold; outside of the map is 0.
+    threshold; outside of the map is 0. A threshold below 0 leaves the map as it is, in 255 levels.
     """
     # One pixel more than the box on each side: the map fades out there.
     corners = torch.cat([boxes[:, :2].floor() - 1, boxes[:, 2:].ceil() + 1], dim=1)
@@ -34,7 +34,7 @@ def paste_masks(
         maps.float(), boxes, corners.clamp(min=0).minimum(limits).int().tolist(), strict=True
     ):
         left, top, right, bottom = place
-        mask = np.zeros((height, width), dtype=bool)
+        mask = np.zeros((height, width), dtype=bool if threshold >= 0 else np.uint8)
         if right > left and bottom > top:
             columns, rows = (
                 _positions(first, last, box[axis], box[axis + 2])
@@ -42,8 +42,9 @@ def paste_masks(
             )
             y, x = torch.meshgrid(rows, columns, indexing="ij")
             grid = torch.stack([x, y], dim=-1)[None]
-            values = F.grid_sample(one[None, None], grid, align_corners=False)
-            mask[top:bottom, left:right] = (values[0, 0] >= threshold).cpu().numpy()
+            values = F.grid_sample(one[None, None], grid, align_corners=False)[0, 0]
+            drawn = values >= threshold if threshold >= 0 else (values * 255).byte()
+            mask[top:bottom, left:right] = drawn.cpu().numpy()
         masks.append(mask)
     return masks
 
