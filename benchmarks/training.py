@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 IMAGES, BOXES, WORKERS, ROUNDS = 200, 7, 2, 9
 WIDTH, HEIGHT = 640, 480
+SETTLE_S = 1.0  # Ceph goes on for a while with what it has answered
 CONFIG = """
 _base_ = ["../_base_/models/faster_rcnn_r50_fpn.py", "../_base_/datasets/coco_detection.py",
           "../_base_/schedules/schedule_1x.py", "../_base_/default_runtime.py"]
@@ -136,31 +137,38 @@ class _Idle(torch.nn.Module):
 
 
 class _BesideLocal(Hook):
-    """After each checkpoint, saves its content with torch and an fsync."""
+    """After each checkpoint, saves its content with torch and an fsync.
+
+    Neither meets what the other, or the removal of old ones, has left to do.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "local.pth"
         self._content: Any = None
         self.seconds: dict[str, list[float]] = {"local": [], "forebay": []}
 
+    def before_train_iter(self, runner: Any) -> None:
+        self._path.unlink(missing_ok=True)
+        self._settle()
+
     def after_checkpoint(self, runner: Any, path: str, blocked_s: float) -> None:
-        forebay.Client().flush()  # neither is to meet what the other has left to do
-        os.sync()
+        self.seconds["forebay"].append(blocked_s)
+        self._settle()
         if self._content is None:
             self._content = read_checkpoint(path)
-        self._path.unlink(missing_ok=True)
         began = time.perf_counter()
         with self._path.open("wb") as file:
             torch.save(self._content, file)
             file.flush()
             os.fsync(file.fileno())
         self.seconds["local"].append(time.perf_counter() - began)
-        self.seconds["forebay"].append(blocked_s)
-        os.sync()
+        self.size_bytes = self._path.stat().st_size
 
-    @property
-    def size_bytes(self) -> int:
-        return self._path.stat().st_size
+    @staticmethod
+    def _settle() -> None:
+        forebay.Client().flush()
+        os.sync()
+        time.sleep(SETTLE_S)
 
 
 def checkpoints(config: Any, folder: Path, bucket: Bucket) -> dict[str, Any]:

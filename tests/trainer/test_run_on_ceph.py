@@ -90,8 +90,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_as_if_it_were_not(
     ]
     assert len(whole) == 2 * EPOCHS
     assert len(parts) == KILLS + 1
-    for part in parts:
-        assert part.items() <= whole.items()
+    assert all(each.items() <= whole.items() for each in parts)
     assert min(parts[-1]) > (2, 1)  # the first checkpoint was after three batches
     assert max(parts[-1]) == (EPOCHS, 2)
     assert f"killed/run/iter_{2 * EPOCHS}.pth" in bucket.keys("killed/")  # uploaded
