@@ -20,7 +20,7 @@ from deploy.demo.detector import forebay, records, upload_shapes
 from support.ceph import Bucket, running_ceph
 from support.serving import serving
 
-TRAINING, VALIDATION = 2000, 300
+TRAINING, VALIDATION = 2500, 300
 
 
 def main() -> None:

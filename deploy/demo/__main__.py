@@ -40,7 +40,7 @@ _UPLOADS_AT_ONCE = 8
 _BUCKET = "demo"
 _LOCAL = "data/demo/"
 _RUN = "runs/shapes/"
-_SHAPES, _VALIDATION = 480, 60
+_SHAPES, _VALIDATION = 1000, 60
 _SHOWN = 12
 _DRAWN = Path(".demo/detections")
 
@@ -100,9 +100,9 @@ def train(bucket: Bucket, address: str) -> None:
     with progress() as bar:
         task = bar.add_task("uploading", total=_SHAPES + _VALIDATION)
         detector.upload_shapes(bucket, _SHAPES, _VALIDATION, lambda: bar.advance(task))
-    say(f"{_SHAPES} pictures of shapes in {bucket.url('shapes/')}; the log comes every 10 steps")
+    say(f"{_SHAPES} pictures of shapes in {bucket.url('shapes/')}; a line of the log comes every 20 steps")
     run = bucket.url(_RUN)
-    options = ["runner.max_epochs=2", "data.samples_per_gpu=8", "log_config.interval=10"]
+    options = ["runner.max_epochs=2", "evaluation.interval=2"]
     detector.forebay(
         bucket, address, "train",
         *("--seed", "1", "--device", "cpu", "--work-dir", run, "--cfg-options", *options),
