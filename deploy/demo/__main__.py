@@ -100,7 +100,7 @@ def train(bucket: Bucket, address: str) -> None:
     with progress() as bar:
         task = bar.add_task("uploading", total=_SHAPES + _VALIDATION)
         detector.upload_shapes(bucket, _SHAPES, _VALIDATION, lambda: bar.advance(task))
-    say(f"{_SHAPES} pictures of shapes in {bucket.url('shapes/')}; a line of the log comes every 20 steps")
+    say(f"{_SHAPES} pictures of shapes in {bucket.url('shapes/')}; a line of log every 20 steps")
     run = bucket.url(_RUN)
     options = ["runner.max_epochs=2", "evaluation.interval=2"]
     detector.forebay(
