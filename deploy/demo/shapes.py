@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLASSES = ("disc", "triangle", "rectangle", "star")
-TRAINING, VALIDATION = PHOTOGRAPHS[::2], PHOTOGRAPHS[1::2]
+VALIDATION = PHOTOGRAPHS[1::3]
+TRAINING = tuple(name for name in PHOTOGRAPHS if name not in VALIDATION)
 _SIDE = 128
 _MOST_SHAPES = 8
 _SMALLEST, _LARGEST = 12.0, 100.0  # pixels from end to end

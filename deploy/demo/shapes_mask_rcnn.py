@@ -124,6 +124,6 @@ lr_config = dict(
     warmup_iters=100,
     warmup_ratio=0.01,
 )
-runner = dict(type="EpochBasedRunner", max_epochs=4)
-evaluation = dict(interval=4, metric=["bbox", "segm"])
+runner = dict(type="EpochBasedRunner", max_epochs=5)
+evaluation = dict(interval=5, metric=["bbox", "segm"])
 log_config = dict(interval=20, hooks=[dict(type="TextLoggerHook")])

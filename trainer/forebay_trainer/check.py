@@ -56,6 +56,11 @@ _REGISTRIES = {
 _FREE = ("init_cfg", "conv_cfg", "norm_cfg", "act_cfg", "upsample_cfg", "nms", "roi_layer")
 # What a containing part gives its parts.
 _GIVEN = ("train_cfg", "test_cfg", "pretrained")
+# What build_dataloader gives the DataLoader.
+_SET_BY_US = (
+    *("dataset", "batch_size", "num_workers", "sampler", "batch_sampler"),
+    *("collate_fn", "worker_init_fn", "generator"),
+)
 
 
 def check_config(config: Config, splits: Collection[str]) -> list[str]:
@@ -277,6 +282,8 @@ def _check_loaders(config: Config) -> None:
         for key in options:
             if key not in known:
                 raise ConfigError(f"{place}.{key}: there is no such option")
+            if key in _SET_BY_US:
+                raise ConfigError(f"{place}.{key}: say samples_per_gpu or workers_per_gpu instead")
         _check_count(options, "samples_per_gpu", place)
         _check_count(options, "workers_per_gpu", place, least=0)
 

@@ -259,6 +259,13 @@ def _with_references(config: Config) -> Config:
     return Config(values, cfg_text=config.text, filename=config.filename)
 
 
+def plain(value: Any) -> Any:
+    """Return a value of a configuration in Python's own dicts and lists."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
 def normalized(config: Config) -> Config:
     """Return a copy in the form that the rest reads: with ``runner``, with ``data.*_dataloader``,
     without the keys that those replaced, and with the defaults of what may be left out.

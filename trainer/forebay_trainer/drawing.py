@@ -75,6 +75,8 @@ def detections(result: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
     bottom, in pixels), ``score``, ``label``, ``class``, and ``mask`` as run lengths if it has any.
     """
     boxes, masks = result if isinstance(result, tuple) else (result, None)
+    if isinstance(boxes, np.ndarray):  # of an RPN: proposals, which have no class
+        boxes, classes = [boxes], ["proposal"]
     found = []
     for label, rows in enumerate(boxes):
         for number, row in enumerate(rows):

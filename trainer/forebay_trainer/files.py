@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import forebay
 from forebay import _environment
+from forebay._paths import Paths, check_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,6 +56,11 @@ class Files:
     def is_object(self, path: str | os.PathLike[str]) -> bool:
         text = os.fspath(path)
         return "://" in text or self.client.is_mapped(text)
+
+    def mapped(self, path: str) -> str:
+        """Return where the given mapping leads, or *path* where it does not cover it."""
+        paths = Paths([check_mapping(dict(self._items))])
+        return paths.uri(path) if paths.maps(path) else path
 
     def prefetch(self, paths: Iterable[str]) -> None:
         """Fetch at once those objects that are not cached, for one ``apply`` of each.

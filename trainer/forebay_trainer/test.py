@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 import time
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from forebay_trainer.apis import build_for_test
 from forebay_trainer.check import check_config, check_files, check_metrics
+from forebay_trainer.config import ConfigError
 from forebay_trainer.drawing import draw_result
 from forebay_trainer.engine import distributed
-from forebay_trainer.engine.runner import join
+from forebay_trainer.engine.optimizer_hooks import mixed_precision
+from forebay_trainer.engine.runner import join, parent
 from forebay_trainer.engine.testing import run_test
 from forebay_trainer.engine.training import GATHERING, flush, log, test_loader
 from forebay_trainer.files import Files
@@ -65,24 +68,26 @@ def evaluate(
     for warning in check_config(config, ["test"]):
         log.warning("%s", warning)
     check_metrics(config, "test", metrics, "--eval")
-    distributed.start(config.device)
+    distributed.start(config.device, (config.get("dist_params") or {}).get("backend", "nccl"))
     try:
         model = build_for_test(config)
         found = load_checkpoint(model, checkpoint)
         check_files(_without_weights(config), ["test"])
         loader = test_loader(config, "test")
         dataset: Any = loader.dataset
+        arguments = dict(eval_options or {})
+        _check_arguments_of(dataset, arguments, format_only=format_only)
         classes = found.get("meta", {}).get("CLASSES") or dataset.CLASSES
         model.to(config.device)
         show = None
         if show_dir is not None:
             show = _shower(config, show_dir, classes, dataset.PALETTE, show_score_thr)
-        results = run_test(model, loader, show)
+        half = mixed_precision(config.device) if config.get("fp16") is not None else None
+        results = run_test(model, loader, show, autocast=half)
         scores: dict[str, Any] = {}
         if distributed.rank() == 0:
             if out is not None:
                 Files().put(out, pickle.dumps(results))
-            arguments = dict(eval_options or {})
             if format_only:
                 dataset.format_results(results, **arguments)
             if metrics:
@@ -94,10 +99,26 @@ def evaluate(
                 record = {"config": path, "metric": scores}
                 name = f"eval_{time.strftime('%Y%m%d_%H%M%S')}.json"
                 Files().put(join(work_dir, name), json.dumps(record, default=float))
-        flush(path for path in (out, show_dir, work_dir) if path is not None)
+        prefix = arguments.get("jsonfile_prefix")
+        written = (out, show_dir, work_dir, prefix and parent(prefix))
+        flush(path for path in written if path is not None)
     finally:
         distributed.stop()
     return scores
+
+
+def _check_arguments_of(dataset: Any, arguments: Mapping[str, Any], *, format_only: bool) -> None:
+    """Check what is asked for after the test, before it. Raises ConfigError."""
+    method = getattr(dataset, "format_results" if format_only else "evaluate", None)
+    if method is None:
+        raise ConfigError(f"--format-only: {type(dataset.dataset).__name__} has no such format")
+    known = inspect.signature(method).parameters
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in known.values())  # for what it wraps
+    for key in arguments:
+        if key not in known and not takes_all:
+            raise ConfigError(f"--eval-options: {key} is none of {', '.join([*known][1:])}")
+    if format_only and "jsonfile_prefix" in known and not arguments.get("jsonfile_prefix"):
+        raise ConfigError("--format-only: say where to, as --eval-options jsonfile_prefix=results")
 
 
 def _without_weights(config: Config) -> Config:

@@ -70,7 +70,7 @@ def train(
         with errors_at("model"):
             model.init_weights()
         datasets = [build_data(config.data.train, "data.train")]
-        if len(config.workflow) > 1:
+        if any(mode == "val" for mode, _ in config.workflow):
             datasets.append(build_data(_for_losses(config), "data.val"))
         model.CLASSES = datasets[0].CLASSES
         train_detector(model, datasets, config, validate=validate)

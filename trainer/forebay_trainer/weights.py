@@ -87,17 +87,17 @@ def _latest(files: Files, path: str) -> str | None:
     if files.exists(path):
         return path
     folder, _, name = path.rpartition("/")
-    return latest_checkpoint(folder) if name == "latest.pth" else None
+    return latest_checkpoint(folder or ".") if name == "latest.pth" else None
 
 
 def latest_checkpoint(folder: str) -> str | None:
-    """Return the path of the checkpoint in *folder* with the highest epoch or iteration; if there
-    are both, the younger one's.
+    """Return the path of the checkpoint in *folder* with the highest number; if there are several
+    kinds, as of epochs and iterations, the youngest one's.
     """
     files = Files()
     newest: dict[str, tuple[int, str]] = {}  # by kind
     for name in files.names(folder):
-        match = re.fullmatch(r"(epoch|iter)_(\d+)\.pth", name)
+        match = re.fullmatch(r"(?!best_)(.+)_(\d+)\.pth", name)  # as filename_tmpl has it
         if match:
             path = f"{folder.rstrip('/')}/{name}"
             newest[match[1]] = max((int(match[2]), path), newest.get(match[1], (0, "")))

@@ -86,10 +86,10 @@ class Training:
         return runner
 
     @staticmethod
-    def loader() -> Any:
-        return build_dataloader(Points(), 2, 0, seed=3)
+    def loader(batch: int = 2, *, workers: int = 0) -> Any:
+        return build_dataloader(Points(), batch, workers, seed=3, persistent_workers=True)
 
-    def run(self, runner: Runner) -> list[float]:
+    def run(self, runner: Runner, loader: Any = None) -> list[float]:
         """Run to the end; return the losses of all batches."""
         losses: list[float] = []
         step = runner._step
@@ -100,5 +100,5 @@ class Training:
             return outputs
 
         runner._step = noted
-        runner.run([self.loader()], [("train", 1)])
+        runner.run([loader or self.loader()], [("train", 1)])
         return losses

@@ -10,6 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+pytest.importorskip("cv2")
+pytest.importorskip("mmengine")
+
+from forebay_trainer.engine.checkpoint_hook import CheckpointHook  # noqa: E402
+from forebay_trainer.weights import latest_checkpoint  # noqa: E402
 from support.below import STAND_INS  # noqa: E402
 
 
@@ -52,6 +57,32 @@ def test_out_dir_gets_a_folder_for_the_run(training: Any) -> None:
 
     assert names(out / "run7") == ["epoch_2.pth", "latest.pth"]  # the last, whatever the interval
     assert names(Path(runner.work_dir)) == []
+
+
+def test_a_hooks_own_mapping_is_for_its_folder(training: Any) -> None:
+    mapping = {"backend": "petrel", "path_mapping": {"out/": "s3://bucket/kept/"}}
+    runner = training.runner("run7")
+    hook = CheckpointHook(1, out_dir="out", file_client_args=mapping)
+
+    assert hook.folder(runner) == "s3://bucket/kept/run7"
+    assert CheckpointHook(1, file_client_args=mapping).folder(runner) == runner.work_dir
+
+
+def test_the_newest_is_found_whatever_it_is_called(tmp_path: Path) -> None:
+    for name in ("ckpt_9.pth", "ckpt_10.pth", "best_mAP_epoch_12.pth", "resnet50.pth"):
+        (tmp_path / name).touch()
+
+    assert latest_checkpoint(str(tmp_path)) == f"{tmp_path}/ckpt_10.pth"
+
+
+def test_meta_of_the_configuration_is_read_by_the_safe_loader(training: Any) -> None:
+    meta = {"about": {"tags": ["a", ("b", 1)]}}
+    runner = training.runner(checkpoint_config={"interval": 1, "meta": meta})
+
+    training.run(runner)
+
+    found = torch.load(f"{runner.work_dir}/epoch_1.pth", weights_only=True)
+    assert found["meta"]["about"] == meta["about"]
 
 
 def test_the_content_is_upstreams(training: Any) -> None:

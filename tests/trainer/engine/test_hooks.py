@@ -80,3 +80,18 @@ def test_a_loss_that_is_no_number_stops_the_run(training: Any) -> None:
 
     with pytest.raises(FloatingPointError, match="iteration 2"):
         training.run(runner)
+
+
+def test_phases_have_their_loaders_whatever_their_order(training: Any) -> None:
+    runner = training.runner()
+    seen: list[tuple[str, int]] = []
+    step = runner.model.train_step
+
+    def noted(data: dict[str, Any], optimizer: Any) -> Any:
+        seen.append((runner.mode, len(data["x"])))
+        return step(data, optimizer)
+
+    runner._step = runner.model.val_step = noted
+    runner.run([training.loader(2), training.loader(6)], [("val", 1), ("train", 1)])
+
+    assert seen == 2 * [*2 * [("val", 6)], *6 * [("train", 2)]]

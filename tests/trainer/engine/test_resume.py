@@ -36,6 +36,36 @@ def test_the_rest_of_the_losses_are_equal(training: Any, settings: Any, done: in
     assert rest == whole[done:]
 
 
+def test_workers_that_stay_change_nothing(training: Any) -> None:
+    settings = {"checkpoint_config": BY_ITERATION}
+    whole = training.run(training.runner("whole", **settings), training.loader(workers=1))
+
+    resumed = training.runner("resumed", **settings)
+    resumed.resume(str(training.folder / "whole/iter_4.pth"))
+
+    assert training.run(resumed, training.loader(workers=1)) == whole[4:]
+
+
+def test_averages_begin_at_the_weights_of_a_run_that_had_none(training: Any) -> None:
+    whole = training.run(training.runner("whole", checkpoint_config={"interval": 1}))
+    averaged = training.runner("averaged", custom_hooks=[{"type": "EMAHook"}])
+    averaged.resume(str(training.folder / "whole/epoch_1.pth"))
+
+    assert training.run(averaged) == whole[6:]
+
+
+def test_with_larger_batches_it_goes_on_at_the_same_epoch(training: Any) -> None:
+    settings = {"checkpoint_config": {"interval": 1}}
+    training.run(training.runner("whole", **settings))
+    resumed = training.runner("resumed", **settings)
+    resumed.resume(str(training.folder / "whole/epoch_1.pth"))
+
+    losses = training.run(resumed, training.loader(4))
+
+    assert len(losses) == 3
+    assert resumed.iter == resumed.max_iters == 6
+
+
 def test_the_weights_at_the_end_are_equal(training: Any) -> None:
     settings = {"checkpoint_config": {"interval": 1}}
     training.run(training.runner("whole", **settings))

@@ -98,6 +98,7 @@ def build_dataloader(
         collate_fn=collate,
         worker_init_fn=_set_threads,
         persistent_workers=persistent_workers and workers_per_gpu > 0,
+        generator=torch.Generator(),  # an iterator draws a number: not from the model's dice
         **arguments,
     )
 

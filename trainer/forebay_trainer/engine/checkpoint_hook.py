@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forebay_trainer.config import plain
 from forebay_trainer.engine.hook import Hook
 from forebay_trainer.engine.runner import join
 from forebay_trainer.files import Files
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from forebay_trainer.engine.runner import Runner
 
 
-def output_folder(out_dir: str | None, work_dir: str) -> str:
+def output_folder(
+    out_dir: str | None, work_dir: str, file_client_args: Mapping[str, Any] | None
+) -> str:
     """Return where *out_dir* of a hook leads: as upstream, to a folder in it for each run."""
-    if not out_dir or out_dir == work_dir:
-        return work_dir
-    return join(out_dir, work_dir.rstrip("/").rpartition("/")[2])
+    folder = work_dir
+    if out_dir and out_dir != work_dir:
+        folder = join(out_dir, work_dir.rstrip("/").rpartition("/")[2])
+    return Files.of(file_client_args).mapped(folder)
 
 
 @HOOKS.register_module()
@@ -39,7 +43,7 @@ class CheckpointHook(Hook):
         filename_tmpl: with ``{}`` for the number.
         create_symlink: let ``latest.pth`` be the last one, in a folder of local files.
         meta: what ``meta`` of the checkpoint has beside the run's own.
-        file_client_args: ignored; where a checkpoint goes depends on the path.
+        file_client_args: its ``path_mapping``, if it has one, is for the folder.
     """
 
     def __init__(
@@ -55,18 +59,17 @@ class CheckpointHook(Hook):
         meta: Mapping[str, Any] | None = None,
         file_client_args: Mapping[str, Any] | None = None,
     ) -> None:
-        del file_client_args
         self.interval, self.by_epoch, self.save_last = interval, by_epoch, save_last
         self.save_optimizer, self.max_keep_ckpts = save_optimizer, max_keep_ckpts
-        self.out_dir = out_dir
+        self.out_dir, self.file_client_args = out_dir, file_client_args
         self.filename_tmpl = filename_tmpl or ("epoch_{}.pth" if by_epoch else "iter_{}.pth")
         self.create_symlink = create_symlink
-        self.meta = dict(meta or {})
+        self.meta = plain(meta or {})  # what a safe loader takes
         self._present: set[str] = set()  # names of checkpoints, if some are to be removed
 
     def folder(self, runner: Runner) -> str:
         """Return where the checkpoints go."""
-        return output_folder(self.out_dir, runner.work_dir)
+        return output_folder(self.out_dir, runner.work_dir, self.file_client_args)
 
     def before_run(self, runner: Runner) -> None:
         runner.meta.update(self.meta)

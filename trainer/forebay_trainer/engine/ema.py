@@ -49,7 +49,7 @@ class BaseEMAHook(Hook):
             self._pairs.append((weight.detach(), average))
 
     def before_run(self, runner: Runner) -> None:
-        if runner.is_resumed:
+        if runner.is_resumed and runner.has_averages:
             # A checkpoint of upstream's was written with the averages in place.
             runner.meta.setdefault("ema_in_place", True)
             return

@@ -14,7 +14,7 @@ from forebay_trainer.engine import distributed
 from forebay_trainer.engine.checkpoint_hook import output_folder
 from forebay_trainer.engine.hook import Hook
 from forebay_trainer.engine.loggers import LoggerHook
-from forebay_trainer.engine.runner import join
+from forebay_trainer.engine.runner import join, parent
 from forebay_trainer.engine.testing import run_test
 from forebay_trainer.files import Files
 
@@ -41,7 +41,7 @@ class EvalHook(Hook):
         rule: ``greater`` or ``less`` is better; told from the score's name if None.
         out_dir: a folder or prefix that gets a folder of the work_dir's name.
         dynamic_intervals: pairs of an epoch and the interval from there on.
-        file_client_args: ignored; where a checkpoint goes depends on the path.
+        file_client_args: its ``path_mapping``, if it has one, is for the folder.
         evaluate: arguments of the data set's ``evaluate``.
     """
 
@@ -59,13 +59,13 @@ class EvalHook(Hook):
         file_client_args: Mapping[str, Any] | None = None,
         **evaluate: Any,
     ) -> None:
-        del file_client_args
         if rule not in (None, "greater", "less"):
             raise ValueError(f"rule is 'greater' or 'less', not {rule!r}")
         if interval < 1:
             raise ValueError(f"interval is 1 or more, not {interval}")
         self.loader, self.start, self.by_epoch = loader, start, by_epoch
-        self.save_best, self.rule, self.out_dir = save_best, rule, out_dir
+        self.save_best, self.rule = save_best, rule
+        self.out_dir, self.file_client_args = out_dir, file_client_args
         self.intervals = [(0, interval), *map(tuple, dynamic_intervals or ())]
         self.evaluate = evaluate
         self._is_first = True
@@ -106,6 +106,8 @@ class EvalHook(Hook):
         if runner.rank == 0:
             dataset: Any = self.loader.dataset
             scores = dataset.evaluate(results, logger=runner.logger, **self.evaluate)
+            if "jsonfile_prefix" in self.evaluate:
+                runner.written.add(parent(self.evaluate["jsonfile_prefix"]))
             runner.log_buffer.output.update(scores, eval_iter_num=len(self.loader))
             runner.log_buffer.ready = True
         if self.save_best:
@@ -129,7 +131,7 @@ class EvalHook(Hook):
             return
         previous = messages.get("best_ckpt")
         name = f"best_{key}_{'epoch' if self.by_epoch else 'iter'}_{done}.pth"
-        folder = output_folder(self.out_dir, runner.work_dir)
+        folder = output_folder(self.out_dir, runner.work_dir, self.file_client_args)
         messages.update(best_score=float(scores[key]), best_ckpt=join(folder, name))
         runner.save_checkpoint(folder, name)
         # Only now: a run that is killed in between has one.

@@ -30,6 +30,11 @@ class LogBuffer:
             self.output[name] = sum(value * number for value, number in latest) / samples
         self.ready = True
 
+    def latest(self, name: str) -> float | None:
+        """Return the value of the last batch, if it had one of that name."""
+        history = self._history.get(name)
+        return history[-1][0] if history else None
+
     def clear(self) -> None:
         self._history.clear()
         self.clear_output()

@@ -114,7 +114,7 @@ class TextLoggerHook(LoggerHook):
             folder of the work_dir's name.
         out_suffix: what their names end with.
         keep_local: leave the files in the work_dir at the end.
-        file_client_args: ignored; where a file goes depends on the path.
+        file_client_args: its ``path_mapping``, if it has one, is for the folder.
         others: as LoggerHook's.
     """
 
@@ -130,9 +130,10 @@ class TextLoggerHook(LoggerHook):
         keep_local: bool = True,
         file_client_args: Mapping[str, Any] | None = None,
     ) -> None:
-        del interval_exp_name, file_client_args
+        del interval_exp_name
         super().__init__(interval, ignore_last, reset_flag, by_epoch)
-        self.out_dir, self.keep_local = out_dir, keep_local
+        self.out_dir, self.file_client_args = out_dir, file_client_args
+        self.keep_local = keep_local
         self.out_suffix = out_suffix if isinstance(out_suffix, str) else tuple(out_suffix)
         self._seconds = 0.0  # of the batches that were logged, and how many they were
         self._batches = 0
@@ -141,7 +142,7 @@ class TextLoggerHook(LoggerHook):
     def before_run(self, runner: Runner) -> None:
         super().before_run(runner)
         if self.out_dir is not None:
-            self._target = output_folder(self.out_dir, runner.work_dir)
+            self._target = output_folder(self.out_dir, runner.work_dir, self.file_client_args)
         elif runner.log_dir != runner.work_dir:
             self._target = runner.work_dir
         self._path = Path(runner.log_dir, f"{runner.timestamp}.log.json")
@@ -176,7 +177,7 @@ class TextLoggerHook(LoggerHook):
             return []
         found = [
             path
-            for path in sorted(Path(runner.log_dir).rglob("*"))
+            for path in sorted(Path(runner.log_dir).iterdir())
             if path.is_file() and path.name.endswith(self.out_suffix)
         ]
         _copy(runner, found, runner.log_dir, self._target)

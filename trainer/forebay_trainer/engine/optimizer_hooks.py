@@ -65,6 +65,11 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
             self._step(runner)
 
 
+def mixed_precision(kind: str) -> torch.autocast:
+    """Return the context of a model in mixed precision on a device, ``cuda`` or ``cpu``."""
+    return torch.autocast(kind, dtype=torch.float16 if kind == "cuda" else torch.bfloat16)
+
+
 @HOOKS.register_module()
 class Fp16OptimizerHook(OptimizerHook):
     """Trains in mixed precision: float16 with scaled losses on CUDA, bfloat16 on the CPU.
@@ -89,27 +94,24 @@ class Fp16OptimizerHook(OptimizerHook):
             self._arguments = dict(loss_scale)
         else:
             raise ValueError(f"loss_scale is a number, 'dynamic' or a dict, not {loss_scale!r}")
-        self._scaler: Any = None
 
     def before_run(self, runner: Runner) -> None:
         kind = runner.device.type
-        half = torch.float16 if kind == "cuda" else torch.bfloat16
-        runner.autocast = torch.autocast(kind, dtype=half)
-        self._scaler = torch.amp.GradScaler(kind, enabled=kind == "cuda", **self._arguments)
+        runner.autocast = mixed_precision(kind)
+        runner.scaler = torch.amp.GradScaler(kind, enabled=kind == "cuda", **self._arguments)
         state = runner.meta.get("fp16", {}).get("loss_scaler")
         if state:
-            self._scaler.load_state_dict(state)
+            runner.scaler.load_state_dict(state)
 
     def _backward(self, runner: Runner, loss: torch.Tensor) -> None:
-        self._scaler.scale(loss).backward()
+        runner.scaler.scale(loss).backward()
 
     def _step(self, runner: Runner) -> None:
-        self._scaler.unscale_(runner.optimizer)
+        runner.scaler.unscale_(runner.optimizer)
         self._clip(runner)
-        self._scaler.step(runner.optimizer)
-        self._scaler.update(self._arguments["init_scale"] if self._is_static else None)
+        runner.scaler.step(runner.optimizer)
+        runner.scaler.update(self._arguments["init_scale"] if self._is_static else None)
         runner.optimizer.zero_grad()
-        runner.meta["fp16"] = {"loss_scaler": self._scaler.state_dict()}
 
 
 @HOOKS.register_module()

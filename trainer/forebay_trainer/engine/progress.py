@@ -10,7 +10,7 @@ import datetime
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -142,12 +142,9 @@ class ProgressHook(Hook):
         self._advance = self._bar.enter_context(bar)
 
     def after_iter(self, runner: Runner) -> None:
-        values: dict[str, Any] = {
-            name: history[-1][0]
-            for name, history in runner.log_buffer.history().items()
-            if name in ("loss", "data_time")
-        }
-        self._advance(" ".join(f"{name} {value:.3f}" for name, value in values.items()))
+        latest = {name: runner.log_buffer.latest(name) for name in ("data_time", "loss")}
+        told = (f"{name} {value:.3f}" for name, value in latest.items() if value is not None)
+        self._advance(" ".join(told))
 
     def after_epoch(self, runner: Runner) -> None:
         self._bar.close()

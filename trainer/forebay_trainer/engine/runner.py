@@ -78,7 +78,8 @@ class Runner:
         self.autocast: Any = contextlib.nullcontext()
         self.data_loader: DataLoader[Any]
         self.waiting_since_s = time.monotonic()  # for data, or the end of a batch
-        self.is_resumed = False
+        self.is_resumed = self.has_averages = False  # whether the checkpoint brought an EMA's
+        self.scaler: Any = None  # of the losses, in mixed precision
         self._places: dict[Hook, int] = {}
         self._resumed_state: dict[str, Any] | None = None  # of random numbers
         self._batches_done = self._iters_done = 0  # of this pass, of the run; with the current one
@@ -113,12 +114,14 @@ class Runner:
     def run(self, loaders: Sequence[DataLoader[Any]], workflow: Sequence[tuple[str, int]]) -> None:
         """Train, and where the workflow says so take losses on validation data, until the end.
 
-        A phase ``("train", 2)`` is two passes over the data of its loader.
+        A phase ``("train", 2)`` is two passes over the first loader, ``("val", 1)`` one over the
+        second.
         """
-        pairs = zip(workflow, loaders, strict=True)
-        phases = [(mode, count, loader) for (mode, count), loader in pairs]
-        self.data_loader = next(loader for mode, _, loader in phases if mode == "train")
+        self.data_loader = loaders[0]
         self._set_length(len(self.data_loader))
+        if self.is_resumed and self.by_epoch:  # perhaps with other batches than before
+            self._batches_done = min(self._batches_done, len(self.data_loader))
+            self.iter = self._iters_done = self.epoch * len(self.data_loader) + self._batches_done
         self.logger.info(
             "start: epoch %d, iteration %d of %d; workflow %s, work_dir %s",
             self.epoch,
@@ -129,12 +132,12 @@ class Runner:
         )
         self.call_hook("before_run")
         while not self._is_done():
-            for mode, count, loader in phases:
+            for mode, count in workflow:
                 for _ in range(count):
                     if mode == "val":
-                        self._validate(loader)
+                        self._validate(loaders[1])
                     elif not self._is_done():
-                        self._train(loader)
+                        self._train(loaders[0])
         self.call_hook("after_run")
 
     def _set_length(self, batches: int) -> None:
@@ -188,13 +191,10 @@ class Runner:
         """
         sampler: Any = loader.sampler
         sampler.set_epoch(self.epoch, self._batches_done * (loader.batch_size or 1))
-        state, self._resumed_state = self._resumed_state, None
-        if state is not None and not self._batches_done:
-            set_random_state(state)
-        batches: Iterator[Any] = iter(loader)  # which draws a number
-        if state is not None and self._batches_done:
-            set_random_state(state)
-        return batches
+        if self._resumed_state is not None:
+            set_random_state(self._resumed_state)
+            self._resumed_state = None
+        return iter(loader)
 
     # --- checkpoints -------------------------------------------------------------------------
 
@@ -207,6 +207,8 @@ class Runner:
         states = distributed.gather(random_state())
         if self.rank == 0:
             is_pass_over = self._batches_done == len(self.data_loader)
+            if self.scaler is not None:
+                self.meta["fp16"] = {"loss_scaler": self.scaler.state_dict()}
             meta = {
                 **self.meta,
                 "epoch": self.epoch + is_pass_over,
@@ -244,7 +246,9 @@ class Runner:
     def resume(self, path: str) -> None:
         """Go on from a checkpoint: where ours says, exactly; of MMDetection's at its epoch."""
         checkpoint = read_checkpoint(path)
-        report = load_state(self.model, state_of(checkpoint))
+        state = state_of(checkpoint)
+        report = load_state(self.model, state)
+        self.has_averages = any(name.startswith("ema_") for name in state)
         if str(report):
             self.logger.warning("%s is loaded, but for what is%s", path, report)
         meta = checkpoint.get("meta", {})
@@ -302,3 +306,8 @@ class IterBasedRunner(Runner):
 def join(folder: str, *names: str) -> str:
     """Return a path below a folder, which may be a URI."""
     return "/".join((folder.rstrip("/"), *names))
+
+
+def parent(path: str) -> str:
+    """Return the folder of a path, which may be a URI."""
+    return path.rpartition("/")[0] or "."

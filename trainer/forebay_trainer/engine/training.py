@@ -23,6 +23,7 @@ from forebay_trainer.engine.loggers import IterTimerHook
 from forebay_trainer.engine.optimizers import build_optimizer
 from forebay_trainer.engine.plots import PlotHook
 from forebay_trainer.engine.progress import ProgressHook, clean_screen
+from forebay_trainer.engine.runner import join
 from forebay_trainer.engine.schedules import policy_hook_name
 from forebay_trainer.files import Files
 from forebay_trainer.registry import HOOKS, RUNNERS, Config
@@ -221,7 +222,8 @@ def _latest(runner: Runner) -> str | None:
 def _log_dir(config: Config, timestamp: str) -> Iterator[str]:
     """Give a local folder for logs: the work_dir, or one for the time being if that is a prefix.
 
-    The resolved configuration and the text log are in it.
+    The resolved configuration and the text log are in it. If the run fails, what is in the
+    temporary folder goes to the prefix all the same.
     """
     with contextlib.ExitStack() as stack:
         folder = config.work_dir
@@ -236,7 +238,15 @@ def _log_dir(config: Config, timestamp: str) -> Iterator[str]:
             log.addHandler(handler)
             stack.callback(handler.close)
             stack.callback(log.removeHandler, handler)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if folder != config.work_dir and rank() == 0:
+                with contextlib.suppress(forebay.ForebayError, OSError):
+                    for path in Path(folder).iterdir():
+                        if path.is_file():
+                            Files().put(join(config.work_dir, path.name), path.read_bytes())
+            raise
 
 
 LINE = logging.Formatter("%(asctime)s - forebay - %(levelname)s - %(message)s")
