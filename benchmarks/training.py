@@ -10,7 +10,6 @@ Run: python benchmarks/training.py
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -195,9 +194,6 @@ def checkpoints(config: Any, folder: Path, bucket: Bucket) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("loader", "checkpoints"))
-    only = parser.parse_args().only
     with (
         tempfile.TemporaryDirectory(prefix="fb-") as name,
         running_ceph() as ceph,
@@ -212,11 +208,10 @@ def main() -> None:
         path.parent.mkdir()
         path.write_text(CONFIG)
         config = normalized(load_config(str(path)))
-        result: dict[str, Any] = {}
-        if only in (None, "loader"):
-            result["loader"] = loader(config, folder, bucket, proxy)
-        if only in (None, "checkpoints"):
-            result["checkpoints"] = checkpoints(config, folder, bucket)
+        result = {
+            "loader": loader(config, folder, bucket, proxy),
+            "checkpoints": checkpoints(config, folder, bucket),
+        }
     common.report("training", result)
 
 
