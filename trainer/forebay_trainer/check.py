@@ -359,7 +359,10 @@ def _check_rules(rules: Mapping[str, Any]) -> None:
 def _check_evaluation(config: Config) -> None:
     if "val" not in config.data:
         return
-    leaf = [dataset for _, dataset in _each_dataset(config.data.val, "data.val")][-1]
+    *_, (_, leaf) = _each_dataset(config.data.val, "data.val")
+    outermost = config.data.val
+    if isinstance(outermost, dict) and not hasattr(DATASETS.get(outermost["type"]), "evaluate"):
+        raise ConfigError(f"data.val.type: {outermost['type']} is to train with, not to evaluate")
     names = accepted(EvalHook)[0] - {"loader"}
     evaluate = inspect.signature(DATASETS.get(leaf["type"]).evaluate).parameters
     told = config.get("evaluation") or {}

@@ -45,7 +45,8 @@ def infer(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = init_detector(config, checkpoint, device)
     files = image_files(config.data.test)
-    for image_path in images:
+    names: set[str] = set()
+    for number, image_path in enumerate(images):
         image = read_image(image_path, files)
         result = inference_detector(model, image)
         found = detections(result, model.CLASSES)
@@ -57,6 +58,8 @@ def infer(
         tell(json.dumps({"image": image_path, "objects": told}))
         if out is not None:
             drawn = draw_result(image, result, model.CLASSES, score_thr=score_thr)
-            write_image(join(out, image_path.rpartition("/")[2]), drawn)
+            name = image_path.rpartition("/")[2]
+            write_image(join(out, name if name not in names else f"{number}_{name}"), drawn)
+            names.add(name)
     if out is not None:
         flush([out])

@@ -68,6 +68,15 @@ def config_of(folder: Path, text: str = "", **options: Any) -> Config:
             "all",
             r"data.train.pipeline\[2\]: .*multiscale_mode 'all' is none of range, value",
         ),
+        ("data.train_dataloader", {"num_workers": 1}, "data.train_dataloader.num_workers: say sam"),
+        (
+            "data.val",
+            {
+                **{"_delete_": True, "type": "RepeatDataset", "times": 2},
+                "dataset": {"type": "CocoDataset", "ann_file": "a.json", "pipeline": []},
+            },
+            "data.val.type: RepeatDataset is to train with, not to evaluate",
+        ),
         ("evaluation.metrics", "bbox", "evaluation.metrics: neither the hook nor CocoDataset"),
         ("evaluation.metric", ["bbox", "mAP"], "evaluation.metric: CocoDataset has bbox, segm, p"),
         ("custom_hooks", [{"type": "Foo"}], r"custom_hooks\[0\].type: hook 'Foo' is not known"),
