@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TypeVar
 
@@ -27,6 +28,9 @@ def start(device: str, backend: str = "nccl") -> None:
 
 def stop() -> None:
     if dist.is_initialized():
+        # Its threads end with the group, which a runner's DistributedDataParallel, in a cycle, has:
+        # one that wants Python when the interpreter has ended would abort the process.
+        gc.collect()
         dist.destroy_process_group()
 
 

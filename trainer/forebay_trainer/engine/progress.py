@@ -84,13 +84,9 @@ class _Screen:
 _screen = _Screen()
 
 
-@contextlib.contextmanager
-def clean_screen() -> Iterator[None]:
-    """At the end take off what an error has left on the terminal, and give the cursor back."""
-    try:
-        yield
-    finally:
-        _screen.clear()
+def clear_screen() -> None:
+    """Take off what an error has left on the terminal, and give the cursor back."""
+    _screen.clear()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from forebay_trainer.engine.evaluation import EvalHook
 from forebay_trainer.engine.loggers import IterTimerHook
 from forebay_trainer.engine.optimizers import build_optimizer
 from forebay_trainer.engine.plots import PlotHook
-from forebay_trainer.engine.progress import ProgressHook, clean_screen
+from forebay_trainer.engine.progress import ProgressHook, clear_screen
 from forebay_trainer.engine.runner import join
 from forebay_trainer.engine.schedules import policy_hook_name
 from forebay_trainer.files import Files
@@ -69,7 +69,7 @@ def train_detector(
     device = torch.device(config.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     place_model(model, device, is_mixed=config.get("fp16") is not None)
     timestamp = timestamp or time.strftime("%Y%m%d_%H%M%S")
-    with _log_dir(config, timestamp) as log_dir, clean_screen():
+    with _log_dir(config, timestamp) as log_dir:
         runner: Runner = RUNNERS.build(
             config.runner,
             default_args={
@@ -92,8 +92,10 @@ def train_detector(
         loaders = [train_loader(each, config) for each in datasets]
         try:
             runner.run(loaders, [tuple(phase) for phase in config.workflow])
-        except KeyboardInterrupt:
-            log.warning("interrupted: --auto-resume goes on from the last checkpoint")
+        except BaseException as error:
+            clear_screen()  # an interrupt amid its drawing would swallow what is written now
+            if isinstance(error, KeyboardInterrupt):
+                log.warning("interrupted: --auto-resume goes on from the last checkpoint")
             raise
     flush(runner.written, config.get("flush_timeout_s"))
     return runner
