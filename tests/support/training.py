@@ -129,3 +129,9 @@ def text_ending(bucket: Bucket, prefix: str, ending: str) -> str:
 def local_files(folder: Path) -> set[str]:
     """Return the names of all files below a folder of this machine."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def upload_files(bucket: Bucket, folder: Path, prefix: str) -> None:
+    """Put the files below *folder* below *prefix*."""
+    for path in folder.rglob("*.*"):
+        bucket.put(prefix + path.relative_to(folder).as_posix(), path.read_bytes())

@@ -17,6 +17,7 @@ pytest.importorskip("faster_coco_eval")
 
 from support.shell import WAIT_S, Shell
 from support.terminal import Terminal
+from support.training import text_ending
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,22 @@ def test_classes_that_the_model_does_not_have_are_one_line(tiny_config: str) -> 
     assert "Traceback" not in told
     line = "forebay: model.roi_head.mask_head.num_classes is 3, but the data set has 2 classes: "
     assert told.splitlines()[-1].startswith(line)
+
+
+def test_a_run_that_fails_leaves_its_logs_in_the_bucket(
+    tiny_config: str, daemon: DaemonProcess, bucket: Bucket
+) -> None:
+    shell = Shell(FOREBAY_ADDRESS=daemon.address)
+    work_dir = ("--work-dir", bucket.url("run"))
+    options = ("--cfg-options", "evaluation.save_best=beauty", "evaluation.rule=greater")
+
+    code, _, told = shell.run("train", tiny_config, "--device", "cpu", *work_dir, *options)
+    shell.out("flush", bucket.url("run/"))
+
+    assert code == 2
+    assert "evaluation.save_best: 'beauty' is none of bbox_mAP" in told.splitlines()[-1]
+    log = text_ending(bucket, "run/", ".log.json")
+    assert '"mode": "train"' in log
 
 
 def test_progress_is_seen_and_ctrl_c_leaves_a_clean_terminal(tiny_config: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ pytest.importorskip("torch")
 pytest.importorskip("cv2")
 pytest.importorskip("mmengine")
 pytest.importorskip("faster_coco_eval")
+
+from support.training import upload_files
 
 WAIT_S = 120.0
 KILLS = 2
@@ -43,9 +46,8 @@ def losses(log: Path) -> dict[tuple[int, int], float]:
 def test_a_run_that_is_killed_again_and_again_goes_on_as_if_it_were_not(
     tiny_config: str, tmp_path: Path, bucket: Bucket, daemon: DaemonProcess
 ) -> None:
-    for path in (tmp_path / "data").rglob("*.*"):
-        bucket.put(path.relative_to(tmp_path).as_posix(), path.read_bytes())
-        path.unlink()  # the run can have it from nowhere else
+    upload_files(bucket, tmp_path / "data", "data/")
+    shutil.rmtree(tmp_path / "data")  # the run can have it from nowhere else
     environment = {name: value for name, value in os.environ.items() if "AWS" not in name}
     environment |= {"FOREBAY_ADDRESS": daemon.address, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "forebay_trainer.train", tiny_config, "--device", "cpu"]

@@ -18,7 +18,7 @@ pytest.importorskip("faster_coco_eval")
 
 from forebay_trainer.config import load_config, normalized  # noqa: E402
 from forebay_trainer.models.builder import build_detector  # noqa: E402
-from support.training import names_below, text_ending  # noqa: E402
+from support.training import names_below, text_ending, upload_files  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +41,7 @@ def may_seal() -> bool:
 
 def upload_data(bucket: Bucket, folder: Path) -> None:
     """Let *bucket* be the only place that has the data."""
-    for path in (folder / "data").rglob("*.*"):
-        bucket.put(path.relative_to(folder).as_posix(), path.read_bytes())
+    upload_files(bucket, folder / "data", "data/")
     shutil.rmtree(folder / "data")
 
 

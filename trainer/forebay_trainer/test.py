@@ -68,7 +68,7 @@ def evaluate(
     for warning in check_config(config, ["test"]):
         log.warning("%s", warning)
     check_metrics(config, "test", metrics, "--eval")
-    distributed.start(config.device, (config.get("dist_params") or {}).get("backend", "nccl"))
+    distributed.start(config.device, config.get("dist_params"))
     try:
         model = build_for_test(config)
         found = load_checkpoint(model, checkpoint)

@@ -57,7 +57,7 @@ def train(
     splits = ["train", *(["val"] if validate or len(config.workflow) > 1 else [])]
     for warning in check_config(config, splits):
         log.warning("%s", warning)
-    distributed.start(config.device, (config.get("dist_params") or {}).get("backend", "nccl"))
+    distributed.start(config.device, config.get("dist_params"))
     try:
         config.seed = init_random_seed(config.get("seed") if seed is None else seed)
         set_random_seed(config.seed, deterministic=config.get("deterministic", False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.training import upload_files
 from support.typed import Typist
 
 if TYPE_CHECKING:
@@ -40,12 +42,7 @@ def user(tmp_path: Path, start_daemon: StartDaemon, bucket: Bucket) -> Typist:
 @pytest.fixture
 def upload(bucket: Bucket) -> Callable[[Path, str], None]:
     """Puts the files below a folder below a prefix."""
-
-    def put(folder: Path, prefix: str) -> None:
-        for path in folder.rglob("*.*"):
-            bucket.put(prefix + path.relative_to(folder).as_posix(), path.read_bytes())
-
-    return put
+    return functools.partial(upload_files, bucket)
 
 
 @pytest.fixture

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Value = TypeVar("Value")
 
 
-def start(device: str, backend: str = "nccl") -> None:
+def start(device: str, dist_params: Mapping[str, Any] | None = None) -> None:
     """Join the processes that torchrun has started, if it has.
 
-    *device*: ``cpu``, where gloo alone works, or ``cuda``, where *backend* does.
+    *device*: ``cpu``, where gloo alone works, or ``cuda``, where the configuration's *dist_params*
+    name the ``backend``, nccl if they do not.
     """
     if "LOCAL_RANK" not in os.environ or dist.is_initialized():
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = (dist_params or {}).get("backend", "nccl")
         dist.init_process_group(f"cpu:gloo,cuda:{backend}")  # objects are gathered by gloo
     else:
         dist.init_process_group("gloo")

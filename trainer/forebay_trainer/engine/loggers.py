@@ -180,7 +180,8 @@ class TextLoggerHook(LoggerHook):
             for path in sorted(Path(runner.log_dir).iterdir())
             if path.is_file() and path.name.endswith(self.out_suffix)
         ]
-        _copy(runner, found, runner.log_dir, self._target)
+        copy_files(found, runner.log_dir, self._target)
+        runner.written.add(self._target)
         return found
 
     def _write(self, runner: Runner, record: Mapping[str, Any]) -> None:
@@ -258,14 +259,14 @@ class TensorboardLoggerHook(LoggerHook):
         if self._target is not None:
             self._writer.flush()
             folder = self._writer.log_dir
-            _copy(runner, Path(folder).iterdir(), folder, self._target)
+            copy_files(Path(folder).iterdir(), folder, self._target)
+            runner.written.add(self._target)
 
 
-def _copy(runner: Runner, paths: Iterable[Path], folder: str, target: str) -> None:
+def copy_files(paths: Iterable[Path], folder: str, target: str) -> None:
     """Copy files below *folder* to the same places below *target*."""
     for path in paths:
         Files().put(join(target, path.relative_to(folder).as_posix()), path.read_bytes())
-    runner.written.add(target)
 
 
 def _joined(values: Mapping[str, Any]) -> str:

@@ -19,11 +19,10 @@ from forebay_trainer.datasets.utils import replace_ImageToTensor
 from forebay_trainer.engine.checkpoint_hook import CheckpointHook
 from forebay_trainer.engine.distributed import broadcast, rank, world_size
 from forebay_trainer.engine.evaluation import EvalHook
-from forebay_trainer.engine.loggers import IterTimerHook
+from forebay_trainer.engine.loggers import IterTimerHook, copy_files
 from forebay_trainer.engine.optimizers import build_optimizer
 from forebay_trainer.engine.plots import PlotHook
 from forebay_trainer.engine.progress import ProgressHook, clear_screen
-from forebay_trainer.engine.runner import join
 from forebay_trainer.engine.schedules import policy_hook_name
 from forebay_trainer.files import Files
 from forebay_trainer.registry import HOOKS, RUNNERS, Config
@@ -244,10 +243,9 @@ def _log_dir(config: Config, timestamp: str) -> Iterator[str]:
             yield folder
         except BaseException:
             if folder != config.work_dir and rank() == 0:
+                found = [path for path in Path(folder).iterdir() if path.is_file()]
                 with contextlib.suppress(forebay.ForebayError, OSError):
-                    for path in Path(folder).iterdir():
-                        if path.is_file():
-                            Files().put(join(config.work_dir, path.name), path.read_bytes())
+                    copy_files(found, folder, config.work_dir)
             raise
 
 
