@@ -6,7 +6,7 @@ import io
 import json
 import os
 from array import array
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from forebay import _uploads, _writes
 from forebay._errors import InvalidPathError, ObjectNotFoundError
@@ -39,6 +39,9 @@ Result = TypeVar("Result")
 _LONGEST_EXPIRY_S = 7 * 24 * 3600  # S3's limit
 _LONGEST_TIMEOUT_S = 1e7  # for gRPC, which knows none without an end
 
+_VARIABLES = ("FOREBAY_ADDRESS", "FOREBAY_PATH_MAPPING", "FOREBAY_CACHE_DIR")
+_Arguments: TypeAlias = "tuple[str | None, dict[str, str] | None, float]"
+
 _readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
 
 
@@ -67,16 +70,21 @@ class Client:
             timeout_s: how long a miss may take, a daemon that is down included; for each 64 MiB of
                 a larger one. Hits never wait.
         """
+        mapping = None if path_mapping is None else dict(path_mapping)
+        self._set_up((address, mapping, timeout_s), tuple(map(os.environ.get, _VARIABLES)))
+
+    def _set_up(self, arguments: _Arguments, environment: tuple[str | None, ...]) -> None:
+        told, path_mapping, timeout_s = arguments
+        address_outside, mapping_outside, cache_dir = environment
         own = () if path_mapping is None else check_mapping(path_mapping)
         if not timeout_s > 0:
             raise ValueError(f"timeout_s must be more than 0 seconds, not {timeout_s!r}")
-        self._arguments = address, None if path_mapping is None else dict(path_mapping), timeout_s
+        self._made_of = arguments, environment
         self._is_open = True
-        checked = _address(address)
-        text = os.environ.get("FOREBAY_PATH_MAPPING")
-        tiers = (own, check_mapping(parse_mapping(text)) if text else ())
+        checked = _address(told, address_outside)
+        tiers = (own, check_mapping(parse_mapping(mapping_outside)) if mapping_outside else ())
         self._timeout_s = min(timeout_s, _LONGEST_TIMEOUT_S)
-        self._node = node_at(checked, os.environ.get("FOREBAY_CACHE_DIR") or None)
+        self._node = node_at(checked, cache_dir or None)
         readers = _readers.get((self._node, tiers))
         if readers is None:
             hits = Hits(self._node, tiers)
@@ -455,8 +463,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type[Client], tuple[Any, ...]]:
-        return type(self), self._arguments
+    def __reduce__(self) -> tuple[Any, ...]:
+        # With the environment: that of a fork server may be older than this process's.
+        return _restored, (type(self), *self._made_of)
 
     def __repr__(self) -> str:
         return f"forebay.Client({self._node.channel.address!r})"
@@ -497,9 +506,15 @@ def _check_expiry(seconds: int) -> None:
         )
 
 
-def _address(told: str | None) -> str:
+def _restored(kind: type[Client], arguments: _Arguments, environment: tuple[Any, ...]) -> Client:
+    client = object.__new__(kind)
+    client._set_up(arguments, environment)
+    return client
+
+
+def _address(told: str | None, outside: str | None) -> str:
     """Return the address as a Node has it. Raises InvalidPathError."""
-    found = told or os.environ.get("FOREBAY_ADDRESS")
+    found = told or outside
     if not found:
         return addresses.default_address()
     try:

@@ -212,6 +212,21 @@ def test_pickled_client_is_the_same_client(client: forebay.Client, prefix: str) 
     assert client.get(f"{prefix}5") == forks.expected(5)
 
 
+def test_pickled_client_keeps_the_environment_of_who_made_it(
+    client: forebay.Client, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork server's may be older."""
+    monkeypatch.setenv("FOREBAY_ADDRESS", repr(client)[len("forebay.Client('") : -2])
+    monkeypatch.setenv("FOREBAY_PATH_MAPPING", f"data={prefix}")
+    with forebay.Client() as made_here:
+        pickled = pickle.dumps(made_here)
+    monkeypatch.setenv("FOREBAY_ADDRESS", "unix:/nonexistent/forebay.sock")
+    monkeypatch.delenv("FOREBAY_PATH_MAPPING")
+
+    with pickle.loads(pickled) as restored:  # noqa: S301  # our own
+        assert restored.get("data/3") == forks.expected(3)
+
+
 def test_closed_client_in_a_child_leaves_the_parents_open(
     client: forebay.Client, prefix: str
 ) -> None:

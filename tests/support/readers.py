@@ -179,10 +179,12 @@ def verify_reads(
     board_path: str,
     count: int,
     seed: int,
+    evictions: int = 0,
 ) -> Tally:
-    """Read *count* objects, or until the board says stop."""
-    reader = _Reader(client, objects, Board(board_path, len(objects)), seed)
-    while reader.tally.reads < count and not reader.board.stopped:
+    """Read *count* objects, more until there were *evictions*, or until the board says stop."""
+    board = Board(board_path, len(objects))
+    reader = _Reader(client, objects, board, seed)
+    while not board.stopped and (reader.tally.reads < count or board.evictions.sum() < evictions):
         reader.read()
     return reader.tally
 

@@ -22,7 +22,7 @@ def test_a_client_can_be_pickled_unused(short_dir: Path) -> None:
     client = forebay.Client(f"unix:{short_dir}/a.sock", {"data": "s3://bucket"}, 7.0)
     copy = pickle.loads(pickle.dumps(client))  # noqa: S301  # our own
     assert repr(copy) == repr(client)
-    assert copy._arguments == client._arguments
+    assert copy._made_of == client._made_of
 
 
 def test_clients_of_one_address_share_what_they_have(short_dir: Path) -> None:
