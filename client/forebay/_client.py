@@ -40,7 +40,7 @@ _LONGEST_EXPIRY_S = 7 * 24 * 3600  # S3's limit
 _LONGEST_TIMEOUT_S = 1e7  # for gRPC, which knows none without an end
 
 _VARIABLES = ("FOREBAY_ADDRESS", "FOREBAY_PATH_MAPPING", "FOREBAY_CACHE_DIR")
-_Arguments: TypeAlias = "tuple[str | None, dict[str, str] | None, float]"
+_Arguments: TypeAlias = "tuple[str | None, Mapping[str, str] | None, float]"
 
 _readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
 
@@ -70,8 +70,7 @@ class Client:
             timeout_s: how long a miss may take, a daemon that is down included; for each 64 MiB of
                 a larger one. Hits never wait.
         """
-        mapping = None if path_mapping is None else dict(path_mapping)
-        self._set_up((address, mapping, timeout_s), tuple(map(os.environ.get, _VARIABLES)))
+        self._set_up((address, path_mapping, timeout_s), tuple(map(os.environ.get, _VARIABLES)))
 
     def _set_up(self, arguments: _Arguments, environment: tuple[str | None, ...]) -> None:
         told, path_mapping, timeout_s = arguments
@@ -79,7 +78,8 @@ class Client:
         own = () if path_mapping is None else check_mapping(path_mapping)
         if not timeout_s > 0:
             raise ValueError(f"timeout_s must be more than 0 seconds, not {timeout_s!r}")
-        self._made_of = arguments, environment
+        copied = None if path_mapping is None else dict(path_mapping)
+        self._made_of = (told, copied, timeout_s), environment
         self._is_open = True
         checked = _address(told, address_outside)
         tiers = (own, check_mapping(parse_mapping(mapping_outside)) if mapping_outside else ())

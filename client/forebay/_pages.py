@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import io
@@ -66,29 +65,43 @@ def preread(file: OpenFile, start: int, length: int) -> None:
             os.preadv(file.fd, [scratch], offset)
 
 
+# Views that what apply()'s functions raised or kept still refers to, by their id. CPython before
+# 3.12.7 crashes when its collector clears a view while another one has its buffer (gh-77894): as
+# long as that may be, no garbage has the last reference.
+_exported: dict[int, memoryview] = {}
+
+
 def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
     """Return ``function(view)``. Raises BufferError if anything still refers to the view's bytes.
 
     The wrapper makes the lent view an exporter of its own: whatever is made from it (a slice, an
     array, at any depth) keeps the wrapper's hold on *view*, which then cannot be released.
     """
+    if _exported:
+        for key, kept in list(_exported.items()):
+            if _is_released(kept):
+                _exported.pop(key, None)
     lent = memoryview(pickle.PickleBuffer(view))
     try:
         result = function(lent)
     except BaseException:
-        with contextlib.suppress(BufferError):
-            lent.release()
+        if not _is_released(lent, view):  # the traceback has what the function made of it
+            _exported[id(view)] = view
         raise
-    try:
-        lent.release()
-        view.release()
-    except BufferError:
+    if not _is_released(lent, view):
         gc.collect()  # it may be in a cycle that is garbage already
-        try:
-            lent.release()
-            view.release()
-        except BufferError:
-            raise BufferError(_ALIASED) from None
+        if not _is_released(lent, view):
+            _exported[id(view)] = view
+            raise BufferError(_ALIASED)
     if result is lent:  # which is of no use to the caller any more
         raise BufferError(_ALIASED)
     return result
+
+
+def _is_released(*views: memoryview) -> bool:
+    try:
+        for view in views:
+            view.release()
+    except BufferError:
+        return False
+    return True

@@ -67,8 +67,15 @@ def as_view(data: Buffer | str) -> memoryview:
                 raise TypeError("an array of objects has no bytes of its own: pickle it")
             if not view.c_contiguous:
                 raise BufferError("the buffer is not C-contiguous: write a copy of it")
-            # cast() knows neither empty shapes nor formats like ">i4".
-            return PickleBuffer(data).raw() if view.nbytes else _NOTHING
+            if not view.nbytes:
+                return _NOTHING
+            if not isinstance(data, memoryview):
+                return PickleBuffer(data).raw()
+            # Not so: of a view there must be no exporter (see _pages._exported).
+            try:
+                return view.cast("B")
+            except ValueError:  # a format like ">i4"
+                return memoryview(view.tobytes())
     except TypeError as error:
         if "array of objects" in str(error):
             raise

@@ -35,6 +35,8 @@ BUFFERS = {
     "array": array.array("d", [1.5, 2.5]),
     "numpy": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
     "another byte order": np.arange(7, dtype=">i4"),
+    "a view of another byte order": np.arange(7, dtype=">i4").data,
+    "a view of no rows": np.zeros((0, 3)).data,
     "records": np.zeros(3, dtype=[("a", "i4"), ("b", "f8")]),
     "no rows": np.zeros((0, 3)),
     "a number": np.array(7.5),
