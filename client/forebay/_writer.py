@@ -134,13 +134,16 @@ class ObjectWriter(io.BufferedIOBase):
     def __exit__(
         self,
         error_class: type[BaseException] | None,
-        _: BaseException | None,
-        __: TracebackType | None,
+        error: BaseException | None,
+        _: TracebackType | None,
     ) -> None:
         if error_class is None:
             self.close()
-        else:
-            self.discard()
+            return
+        self.discard()
+        # torch.save ends its archive also when a write failed, and raises what this leads to.
+        if error_class is RuntimeError and self._failure not in (None, error):
+            raise self._failure from None
 
     def __del__(self) -> None:
         if "_failure" in self.__dict__ and not self.closed:  # __init__ came to its end
@@ -172,11 +175,12 @@ class ObjectWriter(io.BufferedIOBase):
                 raise ForebayError(f"{self._uri} was opened before a fork, and is the parent's")
             yield
         except StageLostError as error:
-            self._failure = self._failure or error
-            raise StageLostError(
+            lost = StageLostError(
                 f"nothing was written to {self._uri}: the daemon was restarted, or took back what "
                 f"was written so far: write it again ({error})"
-            ) from error
+            )
+            self._failure = self._failure or lost
+            raise lost from error
         except BaseException as error:
             self._failure = self._failure or error
             raise

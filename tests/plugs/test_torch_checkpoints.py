@@ -18,6 +18,7 @@ from forebay.torch import StorageReader, StorageWriter
 from support.checkpoints import (
     COLUMNS,
     ROWS,
+    CallsWhenSaved,
     Unsaveable,
     UnsaveableError,
     save_and_load_as_rank,
@@ -110,6 +111,15 @@ def test_value_that_cannot_be_saved_replaces_nothing(url: str) -> None:
         forebay.torch.save(_state(2, bad=Unsaveable()), url)
 
     assert _is_state(forebay.torch.load(url), 1)
+
+
+def test_daemon_that_goes_while_a_value_is_saved_is_what_the_error_tells(tmp_path: Path) -> None:
+    """``torch.save`` raises another one, as it ends its archive."""
+    with serving() as daemon, forebay.Client(daemon.address, timeout_s=0.5) as client:
+        value = {"last words": CallsWhenSaved(daemon.kill9), "weight": torch.zeros(4 << 20)}
+
+        with pytest.raises(forebay.DaemonUnavailableError, match="forebay serve"):
+            forebay.torch.save(value, f"file://{tmp_path}/checkpoint", client)
 
 
 def test_checkpoint_that_is_larger_than_the_cache_is_loaded(
@@ -278,7 +288,7 @@ def test_overwriting_never_leaves_a_moment_without_metadata(
     checkpoint.save(_state(1), storage_writer=StorageWriter(url))
     before = client.get(f"{url}/.metadata")
     origin.forget()
-    is_over = threading.Event()
+    is_over, has_looked = threading.Event(), threading.Event()
     missing: list[str] = []
 
     def watch() -> None:
@@ -286,13 +296,18 @@ def test_overwriting_never_leaves_a_moment_without_metadata(
             while not is_over.is_set() and not missing:
                 if not other.exists(f"{url}/.metadata"):
                     missing.append(f"{url}/.metadata")
+                has_looked.set()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for step in range(2, 6):
-        checkpoint.save(_state(step), storage_writer=StorageWriter(url))
-    is_over.set()
-    watcher.join(60)
+    try:
+        for step in range(2, 6):
+            assert has_looked.wait(60), "it has not begun, or not gone on"
+            has_looked.clear()
+            checkpoint.save(_state(step), storage_writer=StorageWriter(url))
+    finally:
+        is_over.set()
+        watcher.join(60)
 
     assert missing == []
     assert client.get(f"{url}/.metadata") != before

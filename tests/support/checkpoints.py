@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
@@ -11,6 +11,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor, zeros
 
 from forebay.torch import StorageReader, StorageWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS, COLUMNS = 10, 1000
 
@@ -22,6 +25,17 @@ class UnsaveableError(Exception):
 class Unsaveable:
     def __reduce__(self) -> Any:
         raise UnsaveableError
+
+
+class CallsWhenSaved:
+    """Calls something when it is pickled, and is loaded as 0."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def __reduce__(self) -> Any:
+        self._function()
+        return int, ()
 
 
 def whole() -> Any:

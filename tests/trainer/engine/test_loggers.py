@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import forebay
+
 pytest.importorskip("torch")
 pytest.importorskip("mmengine")
 
 from forebay_trainer.engine.plots import plot_run, read_curves
-from forebay_trainer.engine.training import flush
+from forebay_trainer.engine.training import flush, log_folder
+from forebay_trainer.registry import Config
 
 if TYPE_CHECKING:
     from support.ceph import Bucket
@@ -98,3 +103,21 @@ def test_scalars_for_tensorboard_go_to_a_prefix(
 
     (written,) = (Path(runner.work_dir) / "tf_logs").iterdir()
     assert bucket.get(f"board/{written.name}") == written.read_bytes()
+
+
+def fail(config: Config) -> None:
+    with log_folder(config, "20260102_030405") as folder:
+        Path(folder, "20260102_030405.log.json").write_text("{}")
+        raise forebay.DaemonUnavailableError("gone")
+
+
+def test_logs_that_no_daemon_takes_stay_where_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    config = Config({"work_dir": "s3://bucket/run"})
+
+    with pytest.raises(forebay.DaemonUnavailableError):
+        fail(config)
+
+    (folder,) = re.findall(r"in (/\S+):", caplog.text)
+    left = sorted(path.name for path in Path(folder).iterdir())
+    assert left == ["20260102_030405.log", "20260102_030405.log.json", "config.py"]
+    shutil.rmtree(folder)

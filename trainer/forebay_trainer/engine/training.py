@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -68,7 +69,7 @@ def train_detector(
     device = torch.device(config.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
     place_model(model, device, is_mixed=config.get("fp16") is not None)
     timestamp = timestamp or time.strftime("%Y%m%d_%H%M%S")
-    with _log_dir(config, timestamp) as log_dir:
+    with log_folder(config, timestamp) as log_dir:
         runner: Runner = RUNNERS.build(
             config.runner,
             default_args={
@@ -220,16 +221,19 @@ def _latest(runner: Runner) -> str | None:
 
 
 @contextlib.contextmanager
-def _log_dir(config: Config, timestamp: str) -> Iterator[str]:
+def log_folder(config: Config, timestamp: str) -> Iterator[str]:
     """Give a local folder for logs: the work_dir, or one for the time being if that is a prefix.
 
     The resolved configuration and the text log are in it. If the run fails, what is in the
-    temporary folder goes to the prefix all the same.
+    temporary folder goes to the prefix all the same, or stays if the daemon does not take it.
     """
     with contextlib.ExitStack() as stack:
         folder = config.work_dir
+        temporary = contextlib.ExitStack()
         if Files().is_object(folder):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="forebay-run-"))
+            folder = tempfile.mkdtemp(prefix="forebay-run-")
+            temporary.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(temporary)
         Path(folder).mkdir(parents=True, exist_ok=True)
         if rank() == 0:
             name = Path(config.filename or "config.py").stem
@@ -241,12 +245,23 @@ def _log_dir(config: Config, timestamp: str) -> Iterator[str]:
             stack.callback(log.removeHandler, handler)
         try:
             yield folder
-        except BaseException:
-            if folder != config.work_dir and rank() == 0:
-                found = [path for path in Path(folder).iterdir() if path.is_file()]
-                with contextlib.suppress(forebay.ForebayError, OSError):
-                    copy_files(found, folder, config.work_dir)
+        except BaseException as error:
+            if folder != config.work_dir and rank() == 0 and not _are_saved(folder, config, error):
+                temporary.pop_all()
+                log.warning("the logs of this run are in %s: they could not be written", folder)
             raise
+
+
+def _are_saved(folder: str, config: Config, error: BaseException) -> bool:
+    """Tell whether the logs of a run that failed are where they belong."""
+    if isinstance(error, forebay.DaemonUnavailableError):
+        return False  # it was waited for already
+    try:
+        files = [path for path in Path(folder).iterdir() if path.is_file()]
+        copy_files(files, folder, config.work_dir)
+    except (forebay.ForebayError, OSError):
+        return False
+    return True
 
 
 LINE = logging.Formatter("%(asctime)s - forebay - %(levelname)s - %(message)s")
