@@ -59,6 +59,22 @@ def test_data_that_are_not_there_are_named(
     assert "s3://no-such-bucket/boxes.json" in line
 
 
+def test_a_bucket_to_write_to_that_is_not_there_is_named(
+    tiny_config: str, daemon: DaemonProcess
+) -> None:
+    shell = Shell(FOREBAY_ADDRESS=daemon.address)
+    arguments = ("train", tiny_config, "--device", "cpu")
+
+    line = shell.error(*arguments, "--work-dir", "s3://no-such-bucket/run", code=2)
+    assert line.startswith(
+        "forebay: work_dir: s3://no-such-bucket/run: no such bucket: `forebay mb`"
+    )
+
+    out_dir = ("--cfg-options", "checkpoint_config.out_dir=s3://no-such-bucket")
+    line = shell.error(*arguments, *out_dir, code=2)
+    assert line.startswith("forebay: checkpoint_config.out_dir: s3://no-such-bucket")
+
+
 def test_a_daemon_that_is_waited_for_is_named(tiny_config: str, tmp_path: Path) -> None:
     shell = Shell(FOREBAY_ADDRESS=f"unix:{tmp_path}/nobody.sock")
 

@@ -90,11 +90,40 @@ def check_config(config: Config, splits: Collection[str]) -> list[str]:
 
 
 def check_files(config: Config, splits: Collection[str]) -> None:
-    """Check that the weights can be reached, and then that the data are where they should be."""
+    """Check that the weights can be reached, that the data are where they should be, and, of a
+    training, that there are the buckets to which it writes.
+    """
     for place, path in _weights(config):
         _locate(place, path)
     for split in splits:
         _check_paths(config.data[split], f"data.{split}")
+    if "train" in splits:
+        for place, path in _outputs(config):
+            _check_bucket(place, path)
+
+
+def _outputs(config: Config) -> Iterator[tuple[str, str]]:
+    hooks = config.get("log_config", {}).get("hooks", ())
+    parts = {
+        "checkpoint_config": config.get("checkpoint_config"),
+        "evaluation": config.get("evaluation"),
+        **{f"log_config.hooks[{number}]": hook for number, hook in enumerate(hooks)},
+    }
+    yield "work_dir", config.work_dir
+    for place, part in parts.items():
+        if part and part.get("out_dir"):
+            yield f"{place}.out_dir", part["out_dir"]
+
+
+def _check_bucket(place: str, path: str) -> None:
+    files = Files()
+    if not files.is_object(path):
+        return
+    try:
+        for _ in files.client.list(path):
+            break
+    except FileNotFoundError as error:
+        raise ConfigError(f"{place}: {error}: `forebay mb` makes one") from error
 
 
 def _locate(place: str, path: str) -> None:

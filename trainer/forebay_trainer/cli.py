@@ -129,7 +129,11 @@ _device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Wha
 @click.option("--resume-from", metavar="CHECKPOINT", help="Go on from there.")
 @click.option("--auto-resume", is_flag=True, default=None, help="Go on from the last checkpoint.")
 @click.option("--no-validate", is_flag=True, help="Do not evaluate.")
-@click.option("--seed", type=int, help="Of all random numbers.  [default: another each time]")
+@click.option(
+    "--seed",
+    type=int,
+    help="Of all random numbers; a resumed run keeps its own.  [default: another each time]",
+)
 @click.option("--deterministic", is_flag=True, default=None, help="Let cuDNN be so, and slower.")
 @click.option(
     "--flush-timeout",

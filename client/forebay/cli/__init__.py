@@ -89,6 +89,7 @@ for command in (
     _copy.cp,
     _change.rm,
     _change.mv,
+    _change.mb,
     _uploads.flush,
     _uploads.uploads,
     _cache.warm,

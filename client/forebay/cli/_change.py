@@ -1,4 +1,4 @@
-"""``forebay rm`` and ``mv``: objects that go, and objects that are to have another name."""
+"""``forebay rm``, ``mv`` and ``mb``: objects go, objects get another name, buckets are made."""
 
 from __future__ import annotations
 
@@ -69,3 +69,18 @@ def mv(source: str, target: str, address: str | None, timeout_s: float) -> None:
         if uri == stat.uri:
             raise click.UsageError(f"{source} and {target} are the same object")
         client.move(stat.uri, uri)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=TEXT)
+@client_options
+def mb(paths: tuple[str, ...], address: str | None, timeout_s: float) -> None:
+    """Make the buckets of URIs; one that is there already is no error.
+
+    \b
+    Example:
+      forebay mb s3://runs
+    """
+    with connected(address, timeout_s) as client:
+        for path in paths:
+            client.create_bucket(path)

@@ -1,4 +1,4 @@
-"""``forebay cp`` in every direction, ``rm`` and ``mv``: what the origin then holds, and errors."""
+"""``forebay cp`` in every direction, ``rm``, ``mv``, ``mb``: what the origin then holds; errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import termios
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,7 +21,7 @@ from support.spooled import contents, journal, wait_until
 if TYPE_CHECKING:
     from conftest import StartDaemon
     from e2e.conftest import FileOrigin, StartLocal
-    from support.ceph import Bucket
+    from support.ceph import Bucket, Ceph
     from support.daemon import DaemonProcess
     from support.proxy import FaultProxy
 
@@ -223,7 +224,7 @@ def test_interrupted_upload_publishes_nothing(
 
     assert store.shell.run("cat", store.uri("k"))[1] == b"k"
     assert store.contents() == {"k": b"k"}
-    assert journal(stores[0].cache_dir) == []
+    wait_until(lambda: journal(stores[0].cache_dir) == [], "an empty journal")
 
 
 def _is_read(pipe: BinaryIO) -> bool:
@@ -341,11 +342,21 @@ def test_interrupted_recursive_copy_begins_no_other(
     with shell.start("cp", "-r", bucket.url("set"), bucket.url("copy")) as process:
         gate.wait_for(1)
         process.send_signal(signal.SIGINT)
+        wait_until(lambda: not _is_pending(process.pid, signal.SIGINT), "the interrupt")
+        time.sleep(0.5)  # from the signal to what it raises: Python tells nobody
         gate.release()
         assert process.wait(WAIT_S) == 128 + signal.SIGINT
 
     shell.out("flush")
     assert len(bucket.keys("copy/")) <= 8, "those that were under way"
+
+
+def _is_pending(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a signal has not come to a process yet."""
+    words = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return any(int(words[name], 16) >> (number - 1) & 1 for name in ("SigPnd", "ShdPnd"))
 
 
 def test_copy_of_nothing_is_told(store: Store) -> None:
@@ -478,3 +489,14 @@ def test_mv_that_cannot_be_is_explained(store: Store) -> None:
     assert "is a prefix" in error("mv", store.uri("set"), store.uri("other"))
     assert store.uri("absent") in error("mv", store.uri("absent"), store.uri("k"))
     assert store.contents() == {"set/k": b"set/k"}
+
+
+def test_mb_makes_a_bucket(ceph: Ceph, start_daemon: StartDaemon) -> None:
+    shell = Shell(FOREBAY_ADDRESS=start_daemon().address)
+    url = "s3://made-by-the-command-line"
+    assert "no such bucket" in shell.error("ls", url)
+
+    shell.out("mb", url)
+    shell.out("mb", f"{url}/any/key")  # it is there
+
+    ceph.client().delete_bucket(Bucket=url.removeprefix("s3://"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+import forebay
 
 torch = pytest.importorskip("torch")
 
@@ -16,6 +18,10 @@ pytest.importorskip("mmengine")
 from forebay_trainer.engine.checkpoint_hook import CheckpointHook  # noqa: E402
 from forebay_trainer.weights import latest_checkpoint  # noqa: E402
 from support.below import STAND_INS  # noqa: E402
+from support.spooled import wait_until  # noqa: E402
+
+if TYPE_CHECKING:
+    from support.daemon import DaemonProcess
 
 
 def names(folder: Path) -> list[str]:
@@ -47,6 +53,31 @@ def test_those_of_the_run_that_is_resumed_are_removed_too(training: Any) -> None
     training.run(runner)
 
     assert names(Path(runner.work_dir)) == ["epoch_2.pth", "epoch_3.pth", "latest.pth"]
+
+
+def test_the_log_tells_of_uploads_that_have_failed(
+    training: Any,
+    daemon: DaemonProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("FOREBAY_ADDRESS", daemon.address)
+    runner = training.runner()
+    training.run(runner)
+    with forebay.Client() as client:
+        runner.save_checkpoint("s3://no-such-bucket/run", "one.pth")
+        wait_until(lambda: [each.state for each in client.uploads()] == ["failed"], "a failure")
+        runner.save_checkpoint("s3://no-such-bucket/run", "two.pth")
+
+        warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+        client.settle_uploads(discard=True)
+        wait_until(lambda: all(each.state == "failed" for each in client.uploads()), "the second")
+        client.settle_uploads(discard=True)
+
+    assert len(warnings) == 1
+    assert warnings[0].startswith(
+        "1 uploads have failed for good, first s3://no-such-bucket/run/one.pth ("
+    )
 
 
 def test_out_dir_gets_a_folder_for_the_run(training: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import forebay
 from forebay_trainer.engine import distributed
 from forebay_trainer.engine.batches import to_device
 from forebay_trainer.engine.hook import Hook, priority_number
@@ -231,8 +232,19 @@ class Runner:
         blocked_s = time.monotonic() - started_s
         path = join(folder, name)
         self.logger.info("checkpoint %s: training stood still for %.3f s", path, blocked_s)
+        self._tell_of_failed_uploads()
         for hook in self.hooks:
             hook.after_checkpoint(self, path, blocked_s)
+
+    def _tell_of_failed_uploads(self) -> None:
+        files = Files()
+        if not any(files.is_object(folder) for folder in self.written):
+            return
+        with contextlib.suppress(forebay.ForebayError):  # the training does not depend on it
+            failed = [each for each in files.client.uploads() if each.state == "failed"]
+            if failed:
+                told = "%d uploads have failed for good, first %s (%s): see `forebay uploads`"
+                self.logger.warning(told, len(failed), failed[0].path, failed[0].last_error)
 
     def _gathered_gradients(self) -> dict[str, Any]:
         """Return the gradients that wait for more to be added, if there are some."""
@@ -273,6 +285,7 @@ class Runner:
         else:
             self._resumed_state = position["random"][self.rank]
             self._batches_done = position["batches_done"]
+            self.meta["seed"] = meta.get("seed", self.meta.get("seed"))  # of the order of images
             self.log_buffer.load(position["log"])
         self.logger.info("resumed from %s: epoch %d, iteration %d", path, self.epoch, self.iter)
 

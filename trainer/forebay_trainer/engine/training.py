@@ -89,6 +89,9 @@ def train_detector(
             runner.register_hook(_eval_hook(config, runner), "LOW")
         runner.call_hook("before_load")
         _load(runner, config)
+        if runner.meta.get("seed") != config.get("seed"):
+            config.seed = runner.meta["seed"]
+            log.info("seed %s, as the checkpoint has it", config.seed)
         loaders = [train_loader(each, config) for each in datasets]
         try:
             runner.run(loaders, [tuple(phase) for phase in config.workflow])
