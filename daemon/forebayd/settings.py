@@ -59,7 +59,7 @@ def warn_of_variables(words: Iterable[str]) -> None:
     known = [*words, *_OF_CLIENTS]
     for variable in os.environ:
         name = variable.removeprefix(_VARIABLE).lower()
-        if variable == name or name in known:
+        if not variable.startswith(_VARIABLE) or name in known:
             continue
         for near in difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             log.warning(

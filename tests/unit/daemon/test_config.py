@@ -245,6 +245,7 @@ def test_variable_that_looks_like_a_setting_is_told(
     monkeypatch.setenv("FOREBAY_MAX_BYTE", "1GB")
     monkeypatch.setenv("FOREBAY_SERVICE_HOST", "10.0.0.1")  # of Kubernetes
     monkeypatch.setenv("FOREBAY_ADDRESS", "unix:/run/a.sock")  # of clients
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:7480")  # looked at, by that name
 
     load(None, {})
 
