@@ -136,7 +136,10 @@ class Objects:
     # --- objects -----------------------------------------------------------------------------
 
     def get_text(self, filepath: StrPath, encoding: str = "utf-8") -> str:
-        return self._client.get(self._object(filepath)).decode(encoding)
+        return self._read(filepath).decode(encoding)
+
+    def _read(self, filepath: StrPath) -> bytes:
+        return self._client.get(self._object(filepath))
 
     def put(self, obj: Buffer | str, filepath: StrPath) -> None:
         """Write an object; it is durable on this node when this returns."""
@@ -209,6 +212,23 @@ class Objects:
                 yield name
 
 
+class CachedFiles(Objects):
+    """Answers for ``memcached``, whose servers cache files: what no mapping covers is one."""
+
+    def __init__(
+        self, server_list_cfg: str = "", client_cfg: str = "", sys_path: str | None = None
+    ) -> None:
+        """The arguments are upstream's, and ignored: Forebay is the cache."""
+        del server_list_cfg, client_cfg, sys_path
+        super().__init__()
+
+    def _read(self, filepath: StrPath) -> bytes:
+        path = self._object(filepath)
+        if "://" in path or self._client.is_mapped(path):
+            return super()._read(path)
+        return Path(path).read_bytes()
+
+
 class MappedFiles:
     """In front of upstream's backend of local files: takes mapped paths from objects.
 
@@ -275,6 +295,27 @@ def _by_name(kwargs: dict[str, Any]) -> Any:
 for _index, _methods in enumerate((_OBJECT_FIRST, _OBJECT_SECOND)):
     for _name in _methods:
         setattr(MappedFiles, _name, _by_path(_name, _index))
+
+
+def load_mapped(
+    load: Callable[..., Any], backend: type[Objects], load_file: Callable[[str, Any], Any]
+) -> Callable[..., Any]:
+    """Return upstream's *load* of a checkpoint, but for paths that a mapping covers.
+
+    Those are the objects of a *backend*, which *load_file* then loads.
+    """
+
+    def load_from_mapped(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+        objects = backend()
+        if not objects._client.is_mapped(filename):
+            return load(filename, map_location=map_location, **kwargs)
+        if not objects.isfile(filename):
+            raise FileNotFoundError(f"{filename} can not be found.")
+        with objects.get_local_path(filename) as path:
+            return load_file(path, map_location)
+
+    load_from_mapped.__name__ = load.__name__  # of which upstream logs a part
+    return load_from_mapped
 
 
 class LeasedLmdb:

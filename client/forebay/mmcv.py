@@ -9,7 +9,6 @@ object. Under ``forebay exec`` no import is needed.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -23,11 +22,16 @@ except ModuleNotFoundError as error:
     raise
 
 from forebay._imports import when_imported
-from forebay._openmmlab import LeasedLmdb, MappedFiles, Objects, make_picklable
+from forebay._openmmlab import (
+    CachedFiles,
+    LeasedLmdb,
+    MappedFiles,
+    Objects,
+    load_mapped,
+    make_picklable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from forebay._paths import StrPath
 
 _NAMES = ("petrel", "ceph", "s3", "forebay")
@@ -38,7 +42,7 @@ class PetrelBackend(Objects, upstream.BaseStorageBackend):
 
     def get(self, filepath: StrPath) -> memoryview:
         """Return an object's bytes. Raises ObjectNotFoundError, which is a FileNotFoundError."""
-        return memoryview(self._client.get(self._object(filepath)))
+        return memoryview(self._read(filepath))
 
     def remove(self, filepath: StrPath) -> None:
         """Remove an object, if there is one."""
@@ -54,31 +58,15 @@ class AWSBackend(PetrelBackend):
     _folder_mark = "/"
 
 
-class MemcachedBackend(PetrelBackend):
-    """Answers for ``memcached``, whose servers cache files: what no mapping covers is one."""
-
-    def __init__(
-        self, server_list_cfg: str = "", client_cfg: str = "", sys_path: str | None = None
-    ) -> None:
-        """The arguments are upstream's, and ignored: Forebay is the cache."""
-        del server_list_cfg, client_cfg, sys_path
-        super().__init__()
-
-    def get(self, filepath: StrPath) -> memoryview:
-        path = self._object(filepath)
-        if "://" in path or self._client.is_mapped(path):
-            return super().get(path)
-        return memoryview(Path(path).read_bytes())
-
-    def get_text(self, filepath: StrPath, encoding: str = "utf-8") -> str:
-        return str(self.get(filepath), encoding)
+class MemcachedBackend(CachedFiles, PetrelBackend):
+    """Answers for ``memcached``."""
 
 
 class _Files(PetrelBackend):
     """Objects that are taken for files, whose ``get`` gives bytes."""
 
     def get(self, filepath: StrPath) -> bytes:  # type: ignore[override]  # as upstream's differ
-        return self._client.get(self._object(filepath))
+        return self._read(filepath)
 
     def remove(self, filepath: StrPath) -> None:
         self._client.remove(self._object(filepath))
@@ -139,22 +127,10 @@ def _register_loaders() -> None:
 
     _link_no_objects()
 
-    def mapping(load: Callable[..., Any]) -> Callable[..., Any]:
-        def load_from_mapped(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
-            backend = PetrelBackend()
-            if not backend._client.is_mapped(filename):
-                return load(filename, map_location=map_location, **kwargs)
-            if not backend.isfile(filename):
-                raise FileNotFoundError(f"{filename} can not be found.")
-            with backend.get_local_path(filename) as path:
-                return checkpoint.load_from_local(path, map_location)
-
-        load_from_mapped.__name__ = load.__name__  # of which upstream logs a part
-        return load_from_mapped
-
     register_scheme = checkpoint.CheckpointLoader.register_scheme
-    checkpoint.load_from_http = mapping(checkpoint.load_from_http)
-    register_scheme("", mapping(checkpoint.load_from_local), force=True)
+    load_file = checkpoint.load_from_local
+    checkpoint.load_from_http = load_mapped(checkpoint.load_from_http, PetrelBackend, load_file)
+    register_scheme("", load_mapped(load_file, PetrelBackend, load_file), force=True)
     register_scheme(("http://", "https://"), checkpoint.load_from_http, force=True)
 
 

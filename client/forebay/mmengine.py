@@ -24,11 +24,16 @@ from mmengine.fileio.file_client import HardDiskBackend as UpstreamHardDiskBacke
 
 from forebay._imports import when_imported
 from forebay._local import file_name
-from forebay._openmmlab import LeasedLmdb, MappedFiles, Objects, make_picklable
+from forebay._openmmlab import (
+    CachedFiles,
+    LeasedLmdb,
+    MappedFiles,
+    Objects,
+    load_mapped,
+    make_picklable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from forebay._paths import StrPath
 
 _PETREL_NAMES = ("s3", "forebay", "petrel")
@@ -41,7 +46,7 @@ class PetrelBackend(Objects, upstream.BaseStorageBackend):
 
     def get(self, filepath: StrPath) -> bytes:
         """Return an object's bytes. Raises ObjectNotFoundError, which is a FileNotFoundError."""
-        return self._client.get(self._object(filepath))
+        return self._read(filepath)
 
     def join_path(self, filepath: StrPath, *filepaths: StrPath) -> str:
         return self._join(filepath, filepaths, strip=True)
@@ -153,24 +158,8 @@ class AWSBackend(PetrelBackend):
     _folder_mark = "/"
 
 
-class MemcachedBackend(PetrelBackend):
-    """Answers for ``memcached``, whose servers cache files: what no mapping covers is one."""
-
-    def __init__(
-        self, server_list_cfg: str = "", client_cfg: str = "", sys_path: str | None = None
-    ) -> None:
-        """The arguments are upstream's, and ignored: Forebay is the cache."""
-        del server_list_cfg, client_cfg, sys_path
-        super().__init__()
-
-    def get(self, filepath: StrPath) -> bytes:
-        path = self._object(filepath)
-        if "://" in path or self._client.is_mapped(path):
-            return super().get(path)
-        return Path(path).read_bytes()
-
-    def get_text(self, filepath: StrPath, encoding: str = "utf-8") -> str:
-        return self.get(filepath).decode(encoding)
+class MemcachedBackend(CachedFiles, PetrelBackend):
+    """Answers for ``memcached``."""
 
 
 # As upstream names them, which hooks log and pickle goes by.
@@ -240,25 +229,13 @@ def _register_loaders(*, local_paths: bool) -> None:
         store = PetrelBackend() if backend == "petrel" else registry_utils.backends[backend]()
         return _load(io.BytesIO(store.get(filename)), map_location)
 
-    def mapping(load: Callable[..., Any]) -> Callable[..., Any]:
-        def load_from_mapped(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
-            store = PetrelBackend()
-            if not store._client.is_mapped(filename):
-                return load(filename, map_location=map_location, **kwargs)
-            if not store.isfile(filename):
-                raise FileNotFoundError(f"{filename} can not be found.")
-            with store.get_local_path(filename) as path:
-                return _load(path, map_location)
-
-        load_from_mapped.__name__ = load.__name__  # of which upstream logs a part
-        return load_from_mapped
-
     register_scheme = checkpoint.CheckpointLoader.register_scheme
     checkpoint.load_from_ceph = load_from_ceph
     register_scheme([r"(\S+\:)?s3://", r"(\S+\:)?petrel://"], load_from_ceph, force=True)
     if local_paths:
-        checkpoint.load_from_http = mapping(checkpoint.load_from_http)
-        register_scheme("", mapping(checkpoint.load_from_local), force=True)
+        checkpoint.load_from_http = load_mapped(checkpoint.load_from_http, PetrelBackend, _load)
+        local = load_mapped(checkpoint.load_from_local, PetrelBackend, _load)
+        register_scheme("", local, force=True)
         register_scheme(("http://", "https://"), checkpoint.load_from_http, force=True)
 
 
