@@ -145,8 +145,7 @@ def bucket(ceph_client: Any) -> Iterator[Bucket]:
     fresh = Bucket(f"bucket-{next(_numbers)}", ceph_client)
     ceph_client.create_bucket(Bucket=fresh.name)
     yield fresh
-    fresh.delete_all()
-    ceph_client.delete_bucket(Bucket=fresh.name)
+    fresh.remove()
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ _OPTIONS = (
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.1
 _BROKEN_TRIES = 3
 _QUIET_S = 3.0  # a daemon that is restarted is back by then
+_HASTY_S = 0.5  # a busy machine may take longer to find out that nobody answers
 _CLOSED = ("closed channel", "Channel closed")  # as grpcio says it, in two places
 _CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
@@ -246,13 +247,19 @@ class _Attempt:
         self._pause_s = _FIRST_PAUSE_S
         self._broken = 0
         self._has_told = False
+        self._was_down = False
+        self._try_s = timeout_s
 
     @property
     def left_s(self) -> float | None:
         """What the next try may take."""
-        return max(0.001, self._deadline - time.monotonic()) if self._has_deadline else None
+        if not self._has_deadline:
+            return None
+        self._try_s = max(0.001, self._deadline - time.monotonic())
+        return self._try_s
 
     def progress(self) -> None:
+        self._was_down = False
         if not self._has_deadline:
             self._deadline = time.monotonic() + self._timeout_s
         self._pause_s = _FIRST_PAUSE_S
@@ -267,9 +274,16 @@ class _Attempt:
         if not isinstance(error, grpc.RpcError):
             return False
         meant = _tls.refusal(error, self._address) or from_call(error)
-        if meant is not None:
+        # A last try may be too short to find what the one before it has found: nobody.
+        is_too_short = (
+            self._was_down
+            and self._try_s < _HASTY_S
+            and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        )
+        if meant is not None and not is_too_short:
             raise meant from error
-        if error.code() in _CUT:
+        if is_too_short or error.code() in _CUT:
+            self._was_down = True
             if "Permission denied" in str(error.details()):
                 raise DaemonUnavailableError(
                     f"permission denied at {self._address}: the daemon serves its own group there, "

@@ -33,11 +33,13 @@ class Folder:
         """
         self.path = path
         self._attach_path = os.path.join(path, layout.ATTACH)  # noqa: PTH118  # stat'ed often
+        # When attach.json was last known to be this one: taken before it is looked at, for what
+        # takes its place from then on is not to go unseen for longer than a lease.
+        self.checked_ns = time.time_ns()
         # Kept open: while it is, no new file can get its inode number.
         self._attach_file = OpenFile(self._attach_path)
         status = os.fstat(self._attach_file.fd)
         self._identity = (status.st_dev, status.st_ino)
-        self.checked_ns = time.time_ns()  # when attach.json was last known to be this one
         text = os.pread(self._attach_file.fd, status.st_size, 0)
         self.attachment = layout.Attachment.from_json(text.decode())
         epoch = self.attachment.epoch

@@ -27,10 +27,15 @@ LARGE = bytes(3 << 20)
 
 @dataclass(frozen=True)
 class Scene:
-    """A bucket behind a proxy; half a second of silence is too long."""
+    """A bucket behind a proxy."""
 
     place: Place
     proxy: FaultProxy
+
+    @property
+    def hasty(self) -> Place:
+        """The same where three seconds of silence are too long: enough for a body to arrive."""
+        return replace(self.place, config=replace(self.place.config, request_timeout_s=3))
 
 
 @pytest.fixture(params=["obstore", "s3fs"])
@@ -43,7 +48,6 @@ def scene(
             moto_config,
             driver=request.param,
             endpoint_url=proxy.url,
-            request_timeout_s=1.5,
             max_attempts=4,
         )
         place = bucket_place(moto_client, moto_bucket, config)
@@ -76,7 +80,7 @@ def test_passing_trouble_is_told_and_nothing_is_sent_twice(
     break_it(scene.proxy)
 
     with pytest.raises(TransientError):
-        write(scene.place, "k", data)
+        write(scene.hasty, "k", data)
     assert scene.proxy.count("PUT", "k") == 1
 
 
@@ -84,11 +88,13 @@ def test_passing_trouble_is_told_and_nothing_is_sent_twice(
 def test_parts_are_not_sent_twice(scene: Scene, break_it: Callable[[FaultProxy], object]) -> None:
     upload = Upload(scene.place)
     break_it(scene.proxy)
+    upload.place = scene.hasty
 
     with pytest.raises(TransientError):
         upload.put(1, b"12")
     assert scene.proxy.count("PUT", "k") == 1
     scene.proxy.clear()
+    upload.place = scene.place
     # Whoever has the bytes sends them again.
     upload.complete(upload.put(1, b"12"))
     assert scene.place.get("k") == b"12"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from support.ports import free_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,5 @@ def shared_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def address() -> str:
-    """An address whose port was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    """An address whose port is free."""
+    return free_address()

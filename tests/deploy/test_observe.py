@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import forebay
 from forebay_protos import layout
-from support.ports import free_address
+from support.ports import closed_port, free_address
 from support.prometheus import (
     Prometheus,
     missing_binaries,
@@ -44,7 +44,7 @@ DASHBOARD: dict[str, Any] = json.loads(
 )
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ALERTS = re.findall(r"- alert: (\w+)", (OBSERVE / "alerts.yml").read_text())
-SETTLE_S = 30.0  # it takes some five scrapes, one a second
+SETTLE_S = 60.0  # it takes some five scrapes, one a second, on a machine that is not busy
 LARGE = 1_500_000  # beyond packing_limit_bytes: a file of its own
 
 needs_prometheus = pytest.mark.skipif(
@@ -151,7 +151,9 @@ def as_grafana_asks(query: str, address: str) -> str:
     values = {
         "$instance": address.replace(".", r"\\."),
         "$origin": ".*",
-        "$__rate_interval": "4s",  # four times the scrape interval
+        # Four times the scrape interval, were it not for a busy machine: all queries together, and
+        # a scrape that it loses, must fit in.
+        "$__rate_interval": "20s",
         "$__range": "1m",
     }
     for name, value in values.items():
@@ -219,7 +221,7 @@ def test_every_panel_shows_a_daemon_at_work(
 def test_each_alert_is_raised_for_the_daemon_that_is_in_trouble(
     start_daemon: StartDaemon, proxy: FaultProxy, bucket: Bucket, tmp_path: Path
 ) -> None:
-    well, troubled, full, nobody = (free_address() for _ in range(4))
+    well, troubled, full = (free_address() for _ in range(3))
     bucket.put("k", b"small")
     bucket.put("large", bytes(LARGE))
     start_daemon(metrics_listen=well)
@@ -235,7 +237,8 @@ def test_each_alert_is_raised_for_the_daemon_that_is_in_trouble(
     (daemon.cache_dir / layout.SPOOL / "00000001-000000000001").write_bytes(b"no write of ours")
     daemon.start()
     shutil.rmtree(daemon.cache_dir / "blobs")
-    with forebay.Client(daemon.address) as client:
+    with forebay.Client(daemon.address) as client, closed_port() as closed:
+        nobody = f"127.0.0.1:{closed}"
         client.put(bucket.url("k").replace(bucket.name, "no-such-bucket"), b"refused")
         with pytest.raises(forebay.UploadFailedError):
             client.flush()
@@ -269,4 +272,5 @@ def test_each_alert_is_raised_for_the_daemon_that_is_in_trouble(
                 for rule in prometheus.rules()
                 for selector in re.findall(r"(?:forebay_|up)\w*(?:{.*?})?", rule["query"])
             ]
-            assert [selector for selector in selectors if not prometheus.query(selector)] == []
+            nothing: list[str] = []  # that no daemon tells; some lack after a scrape that was late
+            assert settled(lambda: [s for s in selectors if not prometheus.query(s)], nothing) == []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from conftest import StartDaemon
     from support.ceph import Bucket
 
-_LONGEST_S = 120.0
+_LONGEST_S = 170.0  # a machine that is busy with other tests; usually a sixth of it
 
 
 def test_job_trains_on_two_nodes(start_daemon: StartDaemon, bucket: Bucket, address: str) -> None:

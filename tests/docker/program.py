@@ -17,7 +17,7 @@ import forebay
 
 class Commands:
     def __init__(self) -> None:
-        self.client = forebay.Client(timeout_s=30)
+        self.client = forebay.Client(timeout_s=120)  # a restart of the daemon on a busy machine
         self.reading = threading.Thread(target=self._read_on)
         self.ends = threading.Event()
         self.reads = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.ports import free_address
-from support.prometheus import Prometheus
+from support.prometheus import Prometheus, QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +147,6 @@ def test_prometheus_finds_the_daemon(
 
 def up(prometheus: Prometheus) -> list[float]:
     """Return whether each daemon is there; nothing while Prometheus is not."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, QueryError):  # it answers 503 until it is ready
         return [value for _, value in prometheus.query('up{job="forebay"}')]
     return []

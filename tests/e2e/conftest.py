@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
+import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from support import ports
 from support.daemon import DaemonProcess
 
 if TYPE_CHECKING:
@@ -32,7 +34,10 @@ class FileOrigin:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.folder / ".new"
         scratch.write_bytes(data)
-        scratch.rename(path)  # another inode, so another version at once
+        # Not the time of the kernel's last tick: within 4 ms the version would be the same.
+        now = time.time_ns()
+        os.utime(scratch, ns=(now, now))
+        scratch.rename(path)
         return self.url(key)
 
 
@@ -73,10 +78,8 @@ def files(tmp_path: Path) -> FileOrigin:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port where nobody listens."""
+    return ports.free_port()
 
 
 @pytest.fixture

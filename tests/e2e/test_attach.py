@@ -151,7 +151,13 @@ def test_miss_fails_after_its_timeout_with_what_to_do(
     daemon = start_local()
     files.put("a", b"cached")
     with forebay.Client(daemon.address, timeout_s=0.5) as client:
-        client.get(files.url("a"))
+
+        def is_read() -> bool:
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                return client.get(files.url("a")) == b"cached" and client._node.folder() is not None
+            return False
+
+        _wait_until(is_read, "half a second is enough")
         daemon.kill9()
 
         with pytest.raises(forebay.DaemonUnavailableError, match="forebay serve") as caught:

@@ -21,7 +21,8 @@ MIB = 1 << 20
 SIZES = pytest.mark.parametrize("size", [100_000, 9 * MIB], ids=["packed", "blob"])
 # A second: the shortest that the table tells apart is one.
 YOUNG: dict[str, Any] = {"freshness": "max_age", "max_age_s": 1, "max_stale_s": 3600}
-QUICK: dict[str, Any] = {"request_timeout_s": 1, "deadline_s": 1, "max_attempts": 2}
+# Of an origin that is down at once: none that is only slow is to be taken for it.
+QUICK: dict[str, Any] = {"max_attempts": 2}
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:

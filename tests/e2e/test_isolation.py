@@ -183,7 +183,7 @@ def test_user_outside_of_the_group_is_told_why_the_socket_is_closed_to_him(
     daemon = start_local(prefix=_GROUP_OF_DAEMON)
     path = files.put("a", b"bytes")
     with (
-        RemoteClient(daemon.address, user=_STRANGER, timeout_s=1) as stranger,
+        RemoteClient(daemon.address, user=_STRANGER) as stranger,
         pytest.raises(forebay.ForebayError, match=r"(?i)permission denied.*group") as caught,
     ):
         stranger.do(work.get, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from typing import TYPE_CHECKING
 
@@ -77,13 +78,16 @@ def test_disk_usage_never_exceeds_the_limit_while_readers_stream_through(
             is_small = kind == "small" or (kind == "mixed" and chance.random() < 0.9)
             sizes.append(small if is_small else large)
         plans = [make(shelf, f"{kind}/{number}", sizes) for number in range(READERS)]
-        for _ in range(times // 4):
+        for number in itertools.count():
+            # As often as it takes to look ten times: a machine that is busy looks seldom.
+            if number >= times // 4 and usage.samples > 10:
+                break
+            assert number < 10 * times, f"{usage.samples} looks"
             for reader, plan in zip(readers, plans, strict=True):
                 reader.start(read_each_once, plan)
             assert [reader.result() for reader in readers] == [sum(sizes)] * READERS
 
     assert usage.most_bytes <= LIMIT
-    assert usage.samples > 10
     assert usage.most_bytes > LIMIT // 2  # it was used
     stats = client.stats()
     assert stats.raw["evictions"]["space"]["bytes"] > LIMIT

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +14,7 @@ import forebay
 from support.certificates import Authority, issue, make_authority
 from support.daemon import DaemonFailedError
 from support.ports import free_address
+from support.spooled import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +41,7 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Authority)
 
 
 def start(start_daemon: StartDaemon, authority: Authority, token: Path, **dates: object) -> str:
-    """Start a daemon with TLS and a token; returns its address."""
+    """Start a daemon with TLS and a token; returns its address when it listens there."""
     certificate, key = issue(authority, **dates)  # type: ignore[arg-type]
     address = free_address()
     server_token = token.with_name("server-token")
@@ -50,7 +53,16 @@ def start(start_daemon: StartDaemon, authority: Authority, token: Path, **dates:
         tls_key=str(key),
         token_file=str(server_token),
     )
+    # A client that has only five seconds is not to spend them on the start.
+    wait_until(lambda: is_listening(address), "a daemon that listens")
     return address
+
+
+def is_listening(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
+        return True
+    return False
 
 
 def test_bytes_go_both_ways(
@@ -89,7 +101,7 @@ def test_without_the_token_nothing_is_told(
     else:
         token.write_text(told)
 
-    with forebay.Client(address, timeout_s=30) as client:
+    with forebay.Client(address) as client:
         for call in (
             lambda: client.get(bucket.url("k")),
             lambda: client.put(bucket.url("k"), b"y"),

@@ -9,7 +9,7 @@ import pytest
 import forebay
 from support.collector import Collector
 from support.daemon import DaemonFailedError
-from support.ports import free_port
+from support.ports import closed_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,13 +113,13 @@ def test_daemon_serves_and_ends_without_its_collector(
     start_daemon: StartDaemon, bucket: Bucket
 ) -> None:
     bucket.put("k", b"x")
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    daemon = start_daemon(env=traced(nowhere))
+    with closed_port() as port:
+        daemon = start_daemon(env=traced(f"http://127.0.0.1:{port}"))
 
-    with forebay.Client(daemon.address) as client:
-        assert client.get(bucket.url("k")) == b"x"
+        with forebay.Client(daemon.address) as client:
+            assert client.get(bucket.url("k")) == b"x"
 
-    assert daemon.stop() == 0
+        assert daemon.stop() == 0
 
 
 def test_unknown_protocol_is_refused(start_daemon: StartDaemon) -> None:

@@ -28,8 +28,7 @@ def datasets_bucket(ceph_client: Any) -> Iterator[None]:
     for number in range(3):
         bucket.put(f"coco/{number}.jpg", b"a photo")
     yield
-    bucket.delete_all()
-    ceph_client.delete_bucket(Bucket=bucket.name)
+    bucket.remove()
 
 
 @pytest.mark.usefixtures("plugged", "datasets_bucket")

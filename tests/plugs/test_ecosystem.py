@@ -214,7 +214,7 @@ def test_hugging_face_datasets_load_stream_and_save_without_the_hub(
             "HF_HOME": str(tmp_path / "home"),
         },
         check=True,
-        timeout=120,
+        timeout=170,
         stdout=subprocess.PIPE,
     )
 

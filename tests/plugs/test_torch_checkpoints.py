@@ -115,7 +115,7 @@ def test_value_that_cannot_be_saved_replaces_nothing(url: str) -> None:
 
 def test_daemon_that_goes_while_a_value_is_saved_is_what_the_error_tells(tmp_path: Path) -> None:
     """``torch.save`` raises another one, as it ends its archive."""
-    with serving() as daemon, forebay.Client(daemon.address, timeout_s=0.5) as client:
+    with serving() as daemon, forebay.Client(daemon.address, timeout_s=3) as client:
         value = {"last words": CallsWhenSaved(daemon.kill9), "weight": torch.zeros(4 << 20)}
 
         with pytest.raises(forebay.DaemonUnavailableError, match="forebay serve"):

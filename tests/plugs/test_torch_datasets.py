@@ -35,7 +35,8 @@ _NUMBERS = list(range(_OBJECTS))
 
 pytestmark = pytest.mark.filterwarnings(
     # Python 3.12 and later: that this goes well is what is tested here.
-    "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
+    "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",
+    "ignore:This DataLoader will create",  # more workers than there are cores
 )
 
 
@@ -136,7 +137,6 @@ def test_pickled_data_set_reads_with_the_same_client(
 # --- one after the other ----------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than there are cores
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("read_ahead", [1, 4, 100])
 def test_workers_share_the_objects(paths: list[str], workers: int, read_ahead: int) -> None:

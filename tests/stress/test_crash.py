@@ -5,6 +5,7 @@ committed is lost, and it is usable at once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import threading
@@ -34,6 +35,7 @@ READERS = 2
 # What is read, evicted and overwritten all the time: more than fits.
 SIZES = (4_096, 30_001, 100_000, 500_000, 1_000_000) * 8 + (1_100_000, 5_000_000, 17_000_000) * 3
 KEPT_SIZES = (4_096, 100_000, 1_100_000)
+FEW_KEPT, MOST_KEPT = 60, 110  # pinned, so that they must leave room: 24 and 44 MB
 
 
 @pytest.fixture
@@ -54,32 +56,39 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 class Load:
-    """Readers in processes of their own, and here a thread that evicts and overwrites."""
+    """Readers in processes of their own, and here a thread that evicts and overwrites; all of them
+    at work from ``begin`` to ``end``, as often as one likes."""
 
-    def __init__(self, daemon: DaemonProcess, shelf: Shelf, board_path: Path) -> None:
+    def __init__(self, daemon: DaemonProcess, shelf: Shelf, folder: Path) -> None:
         self._shelf = shelf
+        self._folder = folder
+        self._rounds = 0
         self._objects = [
             Sealed(f"load/{number}", shelf.put(f"load/{number}", 1, size), size)
             for number, size in enumerate(SIZES)
         ]
         self._versions = [1] * len(SIZES)
-        self.board = Board(board_path, len(SIZES))
         self._client = forebay.Client(daemon.address)
         self._processes = [RemoteClient(daemon.address) for _ in range(READERS + 1)]
         for process in self._processes:
             process.do(pid)  # it has started
+
+    def begin(self) -> None:
+        self._rounds += 1
+        path = self._folder / f"board-{self._rounds}"
+        self.board = Board(path, len(SIZES))
         for number in range(READERS):
+            seed = self._rounds * READERS + number
             self._processes[number].start(
-                verify_reads, self._objects, str(board_path), 1 << 60, seed=number
+                verify_reads, self._objects, str(path), 1 << 60, seed=seed
             )
-        self._processes[-1].start(
-            lease_and_warm, self._objects, shelf.url("load/"), str(board_path)
-        )
+        prefix = self._shelf.url("load/")
+        self._processes[-1].start(lease_and_warm, self._objects, prefix, str(path))
         self._thread = threading.Thread(target=self._churn)
         self._thread.start()
 
     def _churn(self) -> None:
-        chance = random.Random(2)  # the same again
+        chance = random.Random(self._rounds)  # the same again
         while not self.board.stopped:
             number = chance.randrange(len(SIZES))
             sealed = self._objects[number]
@@ -93,6 +102,7 @@ class Load:
 
     @property
     def evictions(self) -> int:
+        """How many there were since the beginning."""
         return int(self.board.evictions.sum())
 
     def end(self) -> Tally:
@@ -105,10 +115,12 @@ class Load:
         return total
 
     def close(self) -> None:
-        self.board.stop()
+        if self._rounds:
+            self.board.stop()
         for process in self._processes:
             process.close()
-        self._thread.join()
+        if self._rounds:
+            self._thread.join()
         self._client.close()
 
 
@@ -130,6 +142,13 @@ class Kept:
             assert version_in(key, (client or self._client).get(sealed.url)) == 1
             self.objects.append(sealed)
 
+    def add_up_to(self, most: int, client: forebay.Client | None = None) -> None:
+        """Add one, or rest a moment where there are so many: others may be far slower."""
+        if len(self.objects) < most:
+            self.add(1, client)
+        else:
+            time.sleep(0.005)
+
     def forget(self) -> None:
         """Begin anew, before they fill the cache."""
         self._client.evict(self._shelf.url("kept/"))
@@ -142,19 +161,27 @@ def test_killed_at_any_moment_nothing_committed_is_lost_and_nothing_wrong_served
 ) -> None:
     moment = random.Random(count)  # the same again
     kept = Kept(client, shelf)
-    hits = evictions = 0
-    for number in range(count):
-        load = Load(daemon, shelf, tmp_path / f"board-{number}")
-        hasty = forebay.Client(daemon.address, timeout_s=2)
-        with contextlib.closing(load):
-            wanted = moment.randrange(20, 120)
+    reads = evictions = 0
+    with contextlib.closing(Load(daemon, shelf, tmp_path)) as load:
+        for number in itertools.count():
+            # As many rounds as it takes: a machine that is busy does little in each.
+            if number >= count and reads > 100 * count and evictions > 20 * count:
+                break
+            assert number < 10 * count, f"{reads} reads, {evictions} evictions"
+            hasty = forebay.Client(daemon.address, timeout_s=2)
+            wanted = moment.randrange(10, 60)
+            load.begin()
             while load.evictions < wanted:
-                kept.add(1)
+                kept.add_up_to(FEW_KEPT)
             killer = threading.Timer(moment.random() * 0.2, daemon.kill9)
             killer.start()
-            with contextlib.suppress(forebay.DaemonUnavailableError), hasty:
+            # On a busy machine the time may be over before the daemon is.
+            gone = contextlib.suppress(
+                forebay.DaemonUnavailableError, forebay.DeadlineExceededError
+            )
+            with gone, hasty:
                 while daemon.is_running:
-                    kept.add(1, hasty)
+                    kept.add_up_to(MOST_KEPT, hasty)
             killer.join()
 
             # Down: hits go on.
@@ -167,16 +194,14 @@ def test_killed_at_any_moment_nothing_committed_is_lost_and_nothing_wrong_served
             # Usable at once, under the same load.
             kept.add(3)
             seen = load.end()
-        assert (seen.wrong, seen.outdated) == ([], {})
-        hits += seen.reads
-        evictions += load.evictions
-        assert client.check().problems == ()
-        assert_all_hit(client, kept.objects)
-        assert allocated_below(daemon.cache_dir) <= LIMIT
-        if len(kept.objects) > 60:
-            kept.forget()
-    assert evictions > 20 * count
-    assert hits > 100 * count
+            assert (seen.wrong, seen.outdated) == ([], {})
+            reads += seen.reads
+            evictions += load.evictions
+            assert client.check().problems == ()
+            assert_all_hit(client, kept.objects)
+            assert allocated_below(daemon.cache_dir) <= LIMIT
+            if len(kept.objects) > FEW_KEPT:
+                kept.forget()
 
 
 def assert_all_hit(client: forebay.Client, objects: list[Sealed]) -> None:
@@ -228,7 +253,7 @@ def test_miss_fails_after_its_time_and_says_how_to_start_a_daemon(
     cold = shelf.put("cold", 1, 100)
     daemon.kill9()
 
-    with forebay.Client(daemon.address, timeout_s=0.5) as hasty:
+    with forebay.Client(daemon.address, timeout_s=1) as hasty:
         with pytest.raises(forebay.DaemonUnavailableError, match="forebay serve"):
             hasty.get(cold)
         with pytest.raises(forebay.DaemonUnavailableError, match="forebay serve"):
@@ -243,11 +268,11 @@ def test_sigterm_under_load_is_clean(
     daemon: DaemonProcess, client: forebay.Client, shelf: Shelf, tmp_path: Path, count: int
 ) -> None:
     kept = Kept(client, shelf)
-    for number in range(count):
-        load = Load(daemon, shelf, tmp_path / f"board-{number}")
-        with contextlib.closing(load):
+    with contextlib.closing(Load(daemon, shelf, tmp_path)) as load:
+        for _ in range(count):
+            load.begin()
             while load.evictions < 30:
-                kept.add(1)
+                kept.add_up_to(MOST_KEPT)
 
             assert daemon.stop() == 0
             assert (daemon.cache_dir / "BOOT").read_text() == "clean"
@@ -255,10 +280,10 @@ def test_sigterm_under_load_is_clean(
             assert allocated_below(daemon.cache_dir) <= LIMIT
             daemon.start()
             seen = load.end()
-        assert (seen.wrong, seen.outdated) == ([], {})
-        assert client.check().problems == ()
-        assert_all_hit(client, kept.objects)
-        kept.forget()
+            assert (seen.wrong, seen.outdated) == ([], {})
+            assert client.check().problems == ()
+            assert_all_hit(client, kept.objects)
+            kept.forget()
 
 
 def test_killed_twice_in_a_row_before_anything_was_read(
@@ -345,8 +370,10 @@ def test_leftovers_of_a_fill_that_was_cut_are_given_back(
         for url in urls:
             client.evict(everything=True)
             reader.start(get, url)
+            is_done = False
             while not any(path.stat().st_blocks for path in (daemon.cache_dir / "blobs").iterdir()):
-                assert not reader.is_done() or reader.result() is None
+                assert not is_done, "it has read, and there is no blob"
+                is_done = reader.is_done()  # what it has read by now is there at the next look
                 os.sched_yield()
             daemon.kill9()
             daemon.start()

@@ -185,11 +185,16 @@ def test_no_wrong_byte_in_a_cache_that_is_too_small(
     with serving(max_bytes="32MB") as daemon, forebay.Client(daemon.address) as client:
         churn = Churn(client, shelf, PACKED * 5 + BLOBS * 3, tmp_path / "board")
 
-        seen, _ = read_while_churning(daemon, churn, reads, stops=False)
+        seen = Tally()
+        for _ in range(10):  # where readers are slow, what is evicted on request leaves room
+            seen.add(read_while_churning(daemon, churn, reads, stops=False)[0])
+            evicted = client.stats().raw["evictions"]["space"]["objects"]
+            if evicted > reads / 50:
+                break
 
         assert (seen.wrong, seen.outdated) == ([], {})
         assert seen.reads >= reads
-        assert client.stats().raw["evictions"]["space"]["objects"] > reads / 50
+        assert evicted > reads / 50
         assert client.check().problems == ()
 
 

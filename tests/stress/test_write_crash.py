@@ -5,6 +5,8 @@ acknowledged arrives, what was not is not there in part.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import operator
 import os
 import random
 import signal
@@ -85,6 +87,12 @@ class Writers:
                 seed * WRITERS + number + 1,
             )
 
+    def wait_until_all_write(self) -> None:
+        wait_until(
+            lambda: all(file.exists() and file.stat().st_size for file in self._notes),
+            "a note of each writer",
+        )
+
     def kill9(self, number: int) -> None:
         os.kill(self._pids[number], signal.SIGKILL)
         self._killed.add(number)
@@ -149,10 +157,17 @@ def test_what_was_acknowledged_arrives_and_nothing_in_part(
     root = bucket.url()
     known: dict[str, int] = {}
     acknowledged = failures = kills_with_work = 0
-    for number in range(count):
+    for number in itertools.count():
+        # As many rounds as it takes: a machine that is busy does little in each.
+        reached = (acknowledged, failures, kills_with_work)
+        wanted = (5 * count, 5 * count, count / 2)
+        if number >= count and all(map(operator.gt, reached, wanted)):
+            break
+        assert number < 10 * count, f"{reached} of {wanted}"
         trouble = Trouble(proxy, number)
         writers = Writers(daemon, root, tmp_path / f"round-{number}", number)
         with contextlib.closing(writers):
+            writers.wait_until_all_write()
             for _ in range(moment.choice((1, 1, 2, 3))):
                 time.sleep(moment.random() * LONGEST_ROUND_S)
                 if moment.random() < 0.3:
@@ -160,6 +175,8 @@ def test_what_was_acknowledged_arrives_and_nothing_in_part(
                         writers.kill9(moment.randrange(WRITERS))
                 daemon.kill9()
                 kills_with_work += bool(journal(daemon.cache_dir))
+                # A remove that a killed daemon has asked for may undo what the next one writes.
+                wait_until(lambda: proxy.connections == 0, "the end of its requests")
                 daemon.start()
             if moment.random() < 0.5:
                 time.sleep(moment.random() * LONGEST_ROUND_S)
@@ -176,6 +193,7 @@ def test_what_was_acknowledged_arrives_and_nothing_in_part(
                 if key not in allowed or any(note.key == key for note in each):
                     allowed[key] = versions
         daemon.kill9()
+        wait_until(lambda: proxy.connections == 0, "the end of its requests")
         daemon.start()
         with forebay.Client(daemon.address) as client:
             seen = {key: version_seen(client, root, key) for key in allowed}
@@ -197,9 +215,6 @@ def test_what_was_acknowledged_arrives_and_nothing_in_part(
         wait_until_empty(daemon.cache_dir)
         known = {key: there[key] for key in allowed}
     assert unfinished(bucket) == []
-    assert acknowledged > 5 * count
-    assert failures > 5 * count
-    assert kills_with_work > count / 2
     nothing_is_charged(daemon)
 
 

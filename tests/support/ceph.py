@@ -11,12 +11,14 @@ import fcntl
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3  # type: ignore[import-untyped]  # ships no stubs
 from botocore.config import Config  # type: ignore[import-untyped]  # ships no stubs
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # ships no stubs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,6 +28,7 @@ _BINARIES = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-a
 # The daemons' sockets lie below it, and a socket's path holds 107 bytes.
 _LONGEST_FOLDER = 60
 _STARTS = 3
+_EMPTY_S = 60.0
 _GUARD = 'cat >/dev/null; exec "$0" destroy "$1" >/dev/null 2>&1'
 
 
@@ -109,6 +112,23 @@ class Bucket:
                 Bucket=self.name,
                 Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
             )
+
+    def remove(self) -> None:
+        """Delete all that is in it, and the bucket.
+
+        A daemon that still runs may upload meanwhile: what came in between goes, too.
+        """
+        deadline = time.monotonic() + _EMPTY_S
+        while True:
+            self.delete_all()
+            try:
+                self.client.delete_bucket(Bucket=self.name)
+            except ClientError as error:
+                is_filled = error.response["Error"]["Code"] == "BucketNotEmpty"
+                if not is_filled or time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
 
 def missing_binaries() -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BINARIES = ("prometheus", "promtool")
-_START_S = 30.0
+_START_S = 60.0
 
 
 class QueryError(Exception):
@@ -98,8 +98,13 @@ def running_prometheus(config_file: Path, data_dir: Path) -> Iterator[Prometheus
 def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log_file: Path) -> None:
     deadline = time.monotonic() + _START_S
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/-/ready"):
-            return
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready"):
+                return
+        except urllib.error.HTTPError as error:  # it listens, and is not ready
+            error.close()
+        except OSError:
+            pass
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"Prometheus does not start:\n{log_file.read_text()}")
         time.sleep(0.1)

@@ -26,6 +26,7 @@ the oldest that matches and is not used up.
     proxy.change_etag(match, etag="other")            the answer carries another ETag
     proxy.change_date(seconds=-3600)                  the answer comes from another time
     proxy.gate(match)                                 requests are held until release()
+    proxy.hold_answer(match)                          the origin has done it, and nobody is told
 
 ``after_bytes=None`` means half of the body. A gate proves de-duplication without a sleep:
 
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: close() sends RST instead of FIN
-_WAIT_S = 30.0
+_WAIT_S = 60.0  # a machine that is busy with other tests
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,17 @@ class _Holding(Fault):
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _waiting: int = 0
     _released: bool = False
+    _answered: int = 0
 
     @property
     def waiting(self) -> int:
         """How many requests are held now."""
         return self._waiting
+
+    @property
+    def answered(self) -> int:
+        """How many that a gate held have reached the origin since, and had its answer."""
+        return self._answered
 
     def wait_for(self, count: int, timeout_s: float = _WAIT_S) -> None:
         """Return once *count* requests are held at the same time. Raises TimeoutError."""
@@ -171,6 +178,10 @@ class _Holding(Fault):
             self._waiting -= 1
             self._changed.notify_all()
 
+    def answer(self) -> None:
+        with self._changed:
+            self._answered += 1
+
 
 @dataclass(eq=False)
 class Gate(_Holding):
@@ -181,6 +192,11 @@ class Gate(_Holding):
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+@dataclass(eq=False)
+class HeldAnswer(_Holding):
+    """Holds answers before their first byte."""
 
 
 @dataclass(eq=False)
@@ -239,6 +255,12 @@ class FaultProxy:
         """All requests so far, in the order of their arrival, those that met a fault included."""
         with self._lock:
             return list(self._requests)
+
+    @property
+    def connections(self) -> int:
+        """How many are open, to clients and to the origin; with none, no request is under way."""
+        with self._lock:
+            return len(self._sockets)
 
     def gets(self, key: str) -> int:
         """Count the GETs of an object; *key* is "key" or "bucket/key"."""
@@ -346,6 +368,12 @@ class FaultProxy:
         """Hold requests before they reach the origin, until ``release()``."""
         return self._add(Gate(match, method, times))
 
+    def hold_answer(
+        self, match: Match = None, *, method: str | None = "GET", times: int | None = 1
+    ) -> HeldAnswer:
+        """Let the origin do what it is asked, and hold its answer until ``release()``."""
+        return self._add(HeldAnswer(match, method, times))
+
     def clear(self) -> None:
         """Remove all faults; what is held goes on."""
         with self._lock:
@@ -408,6 +436,10 @@ class FaultProxy:
                 if isinstance(fault, Gate):
                     fault.hold()
                 upstream, answer = self._ask(upstream, head + body)
+                if isinstance(fault, Gate):
+                    fault.answer()
+                if isinstance(fault, HeldAnswer):
+                    fault.hold()
                 if not self._forward(request, answer, upstream, client, fault):
                     return
         except OSError:  # a side went away: so does the other

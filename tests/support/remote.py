@@ -102,7 +102,7 @@ class RemoteClient:
         """Let the process end, and make sure of it."""
         self._connection.close()
         try:
-            self._process.wait(10)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

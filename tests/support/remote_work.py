@@ -163,7 +163,8 @@ def read_until(
                 counts["relapsed" if path in seen else "old"] += 1
             else:
                 counts["other"] += 1
-        if os.path.exists(stop_file):  # noqa: PTH110  # often
+        # A reader that was slow may have read all of them before there was anything new.
+        if seen.issuperset(paths) and os.path.exists(stop_file):  # noqa: PTH110  # often
             break
     return counts
 

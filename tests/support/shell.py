@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-WAIT_S = 60
+WAIT_S = 150  # a training on a machine that is busy with other tests; usually it takes seconds
 
 
 class Shell:

@@ -19,8 +19,9 @@ import pytest
 
 import forebay
 from support.certificates import issue, make_authority
+from support.ports import closed_port
 from support.serving import serving
-from support.shell import Shell, tree
+from support.shell import WAIT_S, Shell, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +122,7 @@ def test_failed_upload_is_a_problem(tmp_path: Path) -> None:
         with forebay.Client(daemon.address) as client:
             client.put(f"{folder.as_uri()}/file/below", b"cannot be")
             with pytest.raises(forebay.UploadFailedError):
-                client.flush(timeout_s=30)
+                client.flush(timeout_s=60)
 
         _, found = Doctor(shell)()
 
@@ -194,7 +195,7 @@ def test_nothing_is_left_behind_by_ctrl_c(bare: Doctor, cache_dir: Path) -> None
         while b"disk space" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=WAIT_S)
     assert list(cache_dir.iterdir()) == []
 
 
@@ -364,12 +365,10 @@ def test_clocks_that_disagree_are_told(
         assert ("ahead" if ahead_s > 0 else "behind") in found["clock"]["found"]
 
 
-def test_endpoint_where_nobody_listens_is_a_problem(
-    bare: Doctor, cache_dir: Path, free_port: int
-) -> None:
-    _, found = bare(
-        "--cache-dir", str(cache_dir), "--endpoint-url", f"http://127.0.0.1:{free_port}"
-    )
+def test_endpoint_where_nobody_listens_is_a_problem(bare: Doctor, cache_dir: Path) -> None:
+    with closed_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        _, found = bare("--cache-dir", str(cache_dir), "--endpoint-url", url)
     assert found["endpoint of s3://"]["level"] == "problem"
     assert "nothing listens" in found["endpoint of s3://"]["found"]
     assert "keys of s3://" not in found
@@ -430,7 +429,7 @@ def test_daemon_is_asked_with_its_keys(
         assert found["path mapping data/none/"]["level"] == "warning"
 
         proxy.close()
-        code, found = bare("--timeout-s", "1")
+        code, found = bare("--timeout-s", "3")
 
     assert code == 1
     assert found["endpoint of s3://"]["level"] == "problem"

@@ -11,6 +11,7 @@ import forebay
 from support.proxy import FaultProxy
 from support.serving import serving
 from support.sizes import SIZES, some_bytes
+from support.spooled import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,8 @@ def client(daemon: DaemonProcess, origin: FaultProxy) -> Iterator[forebay.Client
         connected.evict(everything=True)
         origin.forget()
         yield connected
+        # What a file that is read was filled ahead may still be under way.
+        wait_until(lambda: connected.stats().raw["fills_in_flight"] == 0, "the end of all fills")
         assert connected.check().problems == ()
         assert connected.stats().raw["reserved_bytes"] == 0
 
@@ -55,8 +58,7 @@ def sized(ceph_client: Any) -> Iterator[Bucket]:
     for name, size in SIZES.items():
         bucket.put(name, some_bytes(size))
     yield bucket
-    bucket.delete_all()
-    ceph_client.delete_bucket(Bucket=bucket.name)
+    bucket.remove()
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_stats_count_objects_and_bytes(client: forebay.Client, bucket: Bucket) -
 
 def test_client_is_pickled_with_its_arguments(daemon: DaemonProcess, bucket: Bucket) -> None:
     bucket.put("x", b"1")
-    with forebay.Client(daemon.address, {"data": bucket.url()}, timeout_s=7) as client:
+    with forebay.Client(daemon.address, {"data": bucket.url()}, timeout_s=70) as client:
         copy: forebay.Client = pickle.loads(pickle.dumps(client))  # noqa: S301  # our own
 
         with copy:

@@ -256,7 +256,7 @@ def _asked_for(origin: FaultProxy, key: str, start: int) -> bool:
     )
 
 
-def _comes_true(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+def _comes_true(condition: Callable[[], bool], timeout_s: float = 60.0) -> bool:
     wait = threading.Event()
     for _ in range(int(timeout_s / 0.02)):
         if condition():

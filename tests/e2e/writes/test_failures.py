@@ -229,7 +229,7 @@ def test_remove_does_not_wait_for_an_origin_that_does_not_answer(
     daemon = start_daemon(endpoint_url=proxy.url)
     bucket.put("old", b"old")
     gate = proxy.gate(None, method=None)
-    with forebay.Client(daemon.address, timeout_s=8) as client:
+    with forebay.Client(daemon.address) as client:
         client.put(bucket.url("new"), b"new")
         client.remove(bucket.url("old"))
         with pytest.raises(FileNotFoundError):
@@ -404,9 +404,10 @@ def test_another_user_of_the_group_writes_and_nobody_else_can_look(
         assert member.do(remote_work.is_attached)
         assert len(journal(daemon.cache_dir)) == len(sizes)
         for path in daemon.cache_dir.rglob("*"):
-            status = path.lstat()
-            assert status.st_mode & 0o007 == 0, path
-            assert status.st_gid == _GROUP, path
+            with contextlib.suppress(FileNotFoundError):  # one that was there for a moment
+                status = path.lstat()
+                assert status.st_mode & 0o007 == 0, path
+                assert status.st_gid == _GROUP, path
         # What is acknowledged is nobody's to change, what is being written is the group's.
         for name in journal(daemon.cache_dir):
             with pytest.raises(PermissionError):

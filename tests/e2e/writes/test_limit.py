@@ -48,7 +48,7 @@ def test_writer_waits_for_room_and_is_told_when_none_comes(
 ) -> None:
     down = proxy.reset(None, method=None, times=None)
     written: dict[str, bytes] = {}
-    with watched(small) as usage, forebay.Client(small.address, timeout_s=3) as client:
+    with watched(small) as usage, forebay.Client(small.address, timeout_s=8) as client:
 
         def write_all() -> None:
             for number in range(20):
@@ -270,7 +270,7 @@ def test_upload_of_a_large_file_whose_daemon_was_killed_is_ended(
         streaming.kill9()
         os.kill(pid, signal.SIGKILL)
         streaming.start()
-        wait_until(lambda: unfinished(bucket) == [], "the end of the upload in parts", 20)
+        wait_until(lambda: unfinished(bucket) == [], "the end of the upload in parts")
     assert bucket.keys() == []
     with forebay.Client(streaming.address) as client:
         wait_until(lambda: spool_used(client) == 0, "an empty ledger")

@@ -409,6 +409,7 @@ def test_versions_of_a_key_arrive_in_order_from_many_clients_at_a_bad_origin(
                 clients[number % 3].put(bucket.url("k"), seal("k", version, size))
                 if number % 10 == 0:
                     clients[0].flush()
+                    wait_until(lambda version=version: version in seen, "a look at it")  # type: ignore[misc]
             clients[0].flush()
     finally:
         ended.set()
@@ -417,4 +418,4 @@ def test_versions_of_a_key_arrive_in_order_from_many_clients_at_a_bad_origin(
     assert version_in("k", bucket.get("k")) == 60
     assert seen == sorted(seen)
     assert len(set(seen)) > 3
-    assert unfinished(bucket) == []
+    wait_until(lambda: unfinished(bucket) == [], "the end of all uploads in parts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import mmap
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,12 +148,10 @@ def test_file_that_does_not_know_its_size_is_put(either: forebay.Client, files: 
 
 
 def test_file_of_another_file_system_is_put(either: forebay.Client, files: FileOrigin) -> None:
-    local = Path("/dev/shm/forebay-test-put-file")  # noqa: S108  # another file system
-    local.write_bytes(some_bytes(3 * MIB))
-    try:
-        either.put_file(files.url("a"), local)
-    finally:
-        local.unlink()
+    with tempfile.NamedTemporaryFile(prefix="fb-", dir="/dev/shm") as local:  # another file system
+        local.write(some_bytes(3 * MIB))
+        local.flush()
+        either.put_file(files.url("a"), local.name)
 
     assert either.get(files.url("a")) == some_bytes(3 * MIB)
 

@@ -62,9 +62,10 @@ def test_append_that_arrived_before_the_daemon_was_killed_is_not_doubled(
 ) -> None:
     bucket.put("log", b"base\n")
     with forebay.Client(daemon.address) as client:
-        answer = proxy.stall_body("log", method="PUT", after_bytes=0)
+        answer = proxy.hold_answer("log", method="PUT")
         append(client, bucket.url("log"), b"line\n")
-        wait_until(lambda: bucket.get("log") == b"base\nline\n", "the line at the origin")
+        answer.wait_for(1)
+        assert bucket.get("log") == b"base\nline\n"
         daemon.kill9()
         answer.release()
         daemon.start()
@@ -148,7 +149,7 @@ def test_waiting_move_can_be_discarded(
         wait_until(client.uploads, "the move")
         client.settle_uploads([upload.id for upload in client.uploads()], discard=True)
         with pytest.raises(forebay.UploadFailedError, match="discarded"):
-            moving.result(30)
+            moving.result(60)
         down.remove()
         client.remove(bucket.url("from"))
         client.flush()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import time
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
 import forebay
+from forebay._channel import _Attempt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +64,37 @@ def test_a_bad_path_needs_no_daemon_to_be_refused(short_dir: Path) -> None:
 
 
 def test_a_daemon_that_is_down_is_waited_for_and_named(short_dir: Path) -> None:
-    client = forebay.Client(f"unix:{short_dir}/none.sock", timeout_s=0.1)
+    client = forebay.Client(f"unix:{short_dir}/none.sock", timeout_s=1)
     with pytest.raises(forebay.DaemonUnavailableError, match=r"none\.sock.*forebay serve"):
         client.get("s3://bucket/a")
+
+
+class CallError(grpc.RpcError):
+    """What gRPC raises of a call."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._code.name
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+def test_a_last_try_without_time_says_what_the_one_before_it_found() -> None:
+    down = _Attempt("unix:/a.sock", 60.0, wait=True, has_deadline=True)
+    busy = _Attempt("unix:/a.sock", 60.0, wait=True, has_deadline=True)
+    with down:
+        raise CallError(grpc.StatusCode.UNAVAILABLE)
+    for attempt in (down, busy):
+        attempt._deadline = time.monotonic()  # it has slept for too long
+        assert attempt.left_s == 0.001
+
+    with pytest.raises(forebay.DaemonUnavailableError, match="forebay serve"), down:
+        raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED)
+    with pytest.raises(forebay.DeadlineExceededError), busy:
+        raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED)

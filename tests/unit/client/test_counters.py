@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from forebay._counters import HITS, Counters
 from forebay_protos.counters import GROW_ROWS, ROW_SIZE
 
@@ -54,6 +56,10 @@ def test_a_file_that_cannot_be_written_does_not_keep_a_client_from_counting(tmp_
     assert not counters.is_in(str(tmp_path / "missing"))
 
 
+@pytest.mark.filterwarnings(
+    # Python 3.12 and later, where a test before this one has left a thread.
+    "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
+)
 def test_a_forked_child_claims_a_row_of_its_own(tmp_path: Path) -> None:
     file = make_file(tmp_path, 4)
     counters = claimed(file)

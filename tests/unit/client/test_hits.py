@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DATA = bytes(range(256)) * 40
 S = 1_000_000_000
+# What a miss comes to here: on a busy machine the client's time is over before it finds nobody.
+NOBODY = (forebay.DaemonUnavailableError, forebay.DeadlineExceededError)
 
 
 def uri(name: str) -> str:
@@ -90,10 +92,14 @@ def test_ranges_are_those_of_a_slice(
 
 
 def test_what_is_not_cached_waits_for_the_daemon(
-    folder: FolderWriter, client: forebay.Client
+    folder: FolderWriter, short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.put("a", DATA)
-    with pytest.raises(forebay.DaemonUnavailableError, match="forebay serve"):
+    monkeypatch.setenv("FOREBAY_CACHE_DIR", str(folder.path))
+    with (
+        forebay.Client(f"unix:{short_dir}/down.sock", timeout_s=1) as client,
+        pytest.raises(forebay.DaemonUnavailableError, match="forebay serve"),
+    ):
         client.get(uri("b"))
 
 
@@ -104,7 +110,7 @@ def test_a_cleared_record_is_a_miss(
     folder.put("a", DATA)
     assert read(client, "a") == DATA
     folder.clear("a")
-    with pytest.raises(forebay.DaemonUnavailableError):
+    with pytest.raises(NOBODY):
         read(client, "a")
 
 
@@ -129,7 +135,7 @@ def test_a_torn_record_is_a_miss(folder: FolderWriter, client: forebay.Client, r
     torn = bytearray(table.pack_record(record))
     torn[30] ^= 1
     folder.write_slot(slot, bytes(torn))
-    with pytest.raises(forebay.DaemonUnavailableError):
+    with pytest.raises(NOBODY):
         read(client, "a")
 
 
@@ -140,7 +146,7 @@ def test_a_record_past_its_time_is_a_miss(
     record = folder.put("a", DATA, stale_after_ns=time.time_ns() + 1000 * S)
     assert read(client, "a") == DATA
     folder.publish(record._replace(stale_after_ns=time.time_ns() - S))
-    with pytest.raises(forebay.DaemonUnavailableError):
+    with pytest.raises(NOBODY):
         read(client, "a")
     folder.publish(record._replace(stale_after_ns=time.time_ns() + 1000 * S))
     assert read(client, "a") == DATA
@@ -154,7 +160,7 @@ def test_a_blob_is_a_hit_where_its_blocks_are_present(
     assert client.get(uri("a"), 10, 65_536) == data[10:65_536]
     assert client.get(uri("a"), 131_072, 196_608) == data[131_072:196_608]
     for start, end in ((0, 65_537), (65_536, 65_537), (196_608, None)):
-        with pytest.raises(forebay.DaemonUnavailableError):
+        with pytest.raises(NOBODY):
             client.get(uri("a"), start, end)
     with (folder.path / layout.blob_name(record.generation)).open("r+b") as file:
         file.write(data)
@@ -258,7 +264,7 @@ def test_another_origin_under_the_same_prefix_is_never_mistaken_for_the_old_one(
     assert client.get(uri("a")) == b"old"
     folder.announce("another endpoint")
     time.sleep(layout.LEASE_S)  # what a daemon waits for, twice, before it answers anybody
-    with pytest.raises(forebay.DaemonUnavailableError):
+    with pytest.raises(NOBODY):
         client.get(uri("a"))
 
 
@@ -267,7 +273,7 @@ def test_a_folder_that_is_wiped_is_left(folder: FolderWriter, client: forebay.Cl
     assert client.get(uri("a")) == b"old"
     (folder.path / layout.ATTACH).unlink()
     time.sleep(layout.LEASE_S)
-    with pytest.raises(forebay.DaemonUnavailableError):
+    with pytest.raises(NOBODY):
         client.get(uri("a"))
 
 
@@ -290,7 +296,7 @@ def test_hits_are_counted_and_stay_when_the_client_is_gone(
         client.get(uri("a"))
     client.get(uri("a"), 0, 10)
     client.apply(uri("a"), len)
-    with pytest.raises(forebay.DaemonUnavailableError):
+    with pytest.raises(NOBODY):
         client.get(uri("b"))
     client.close()
     hits, hit_bytes, table_misses, _, *rest = folder.counted()
@@ -365,7 +371,7 @@ def test_a_table_of_another_format_is_not_read(
     folder.put("a", DATA)
     text = (folder.path / layout.ATTACH).read_text()
     (folder.path / layout.ATTACH).write_text(text.replace('"format": 1', '"format": 99'))
-    with pytest.raises(forebay.DaemonUnavailableError):
+    with pytest.raises(NOBODY):
         client.get(uri("a"))
 
 
@@ -373,5 +379,5 @@ def test_a_lost_segment_is_a_miss(folder: FolderWriter, client: forebay.Client) 
     record = folder.put("a", DATA)
     (folder.path / layout.segment_name(record.segment)).unlink()
     for read in (read_by_get, read_by_apply):
-        with pytest.raises(forebay.DaemonUnavailableError):
+        with pytest.raises(NOBODY):
             read(client, "a")
