@@ -19,5 +19,4 @@ def datasets_bucket(ceph_client: Any) -> Iterator[None]:
     ceph_client.create_bucket(Bucket=bucket.name)
     bucket.put("coco/train2017/000000000009.jpg", b"\xff\xd8 a photo")
     yield
-    bucket.delete_all()
-    ceph_client.delete_bucket(Bucket=bucket.name)
+    bucket.remove()

@@ -54,7 +54,7 @@ def desk(tmp_path: Path) -> Path:
 def test_a_reader_who_types_it_all_gets_what_it_says(
     desk: Path, daemon: DaemonProcess, ceph_client: Any
 ) -> None:
-    typist = Typist(desk, {"FOREBAY_ADDRESS": daemon.address, "OMP_NUM_THREADS": "1"})
+    typist = Typist(desk, {"FOREBAY_ADDRESS": daemon.address})
     lines = 0
     for match in TYPED.finditer(PAGE):
         if match["command"]:

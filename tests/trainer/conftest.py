@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CONFIG = """
 _base_ = ["../_base_/models/mask_rcnn_r50_fpn.py", "../_base_/datasets/coco_instance.py",
           "../_base_/schedules/schedule_1x.py", "../_base_/default_runtime.py"]
 model = dict(
-    backbone=dict(depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=8),
+    backbone=dict(depth=18, base_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=8),
     rpn_head=dict(in_channels=8, feat_channels=8),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=8),
@@ -71,6 +76,32 @@ def write_tiny_detector(folder: Path) -> str:
     path.parent.mkdir()
     path.write_text(CONFIG)
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _as_if_alone() -> Iterator[None]:
+    """Every test throws the same, on one thread, whatever was run before; and commands, which are
+    called as if the process were theirs, leave no logging and no path mapping behind.
+    """
+    random.seed(0)
+    np.random.seed(0)
+    torch = sys.modules.get("torch")
+    threads = 0
+    if torch is not None:
+        torch.manual_seed(0)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the tests beside this one want the other cores
+    log = logging.getLogger("forebay_trainer")
+    before = log.level, log.propagate, list(log.handlers)
+    environment = dict(os.environ)
+    yield
+    for name in os.environ.keys() - environment.keys():
+        if name.startswith("FOREBAY_"):
+            del os.environ[name]
+    log.setLevel(before[0])
+    log.propagate, log.handlers = before[1:]
+    if torch is not None:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture

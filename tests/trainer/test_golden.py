@@ -103,7 +103,6 @@ def ellipse(box: list[int]) -> Any:
 
 @pytest.fixture(scope="module", params=NAMES)
 def case(request: pytest.FixtureRequest) -> Case:
-    torch.set_num_threads(1)
     return Case(request.param)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_results_of_two_processes_are_those_of_one(tiny_config: str, tmp_path: Path) -> None:
-    typist = Typist(tmp_path, {"OMP_NUM_THREADS": "1"})
+    typist = Typist(tmp_path, {})
     torchrun = "torchrun --nproc-per-node 2 -m forebay_trainer"
     train = f"{torchrun}.train {tiny_config} --device cpu --seed 1"
     told = typist.run(f"{train} --cfg-options data.samples_per_gpu=1")

@@ -90,16 +90,17 @@ def check_config(config: Config, splits: Collection[str]) -> list[str]:
 
 
 def check_files(config: Config, splits: Collection[str]) -> None:
-    """Check that the weights can be reached, that the data are where they should be, and, of a
-    training, that there are the buckets to which it writes.
-    """
+    """Check that the weights can be reached, and that the data are where they should be."""
     for place, path in _weights(config):
         _locate(place, path)
     for split in splits:
         _check_paths(config.data[split], f"data.{split}")
-    if "train" in splits:
-        for place, path in _outputs(config):
-            _check_bucket(place, path)
+
+
+def check_outputs(config: Config) -> None:
+    """Check that there are the buckets to which a training writes."""
+    for place, path in _outputs(config):
+        _check_bucket(place, path)
 
 
 def _outputs(config: Config) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import torch
 
-from forebay_trainer.check import check_config, check_files, errors_of_parts
+from forebay_trainer.check import check_config, check_files, check_outputs, errors_of_parts
 from forebay_trainer.config import errors_at, load_config, normalized
 from forebay_trainer.engine import distributed
 from forebay_trainer.engine.optimizers import build_optimizer
@@ -66,6 +66,7 @@ def train(
         with errors_at("optimizer"):
             build_optimizer(model, config.optimizer)  # only to see that it can be
         check_files(config, splits)
+        check_outputs(config)
         log.info("seed %d", config.seed)
         with errors_at("model"):
             model.init_weights()

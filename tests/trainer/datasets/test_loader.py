@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import signal
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,23 @@ def test_the_loaders_data_set_has_all_that_the_data_set_has() -> None:
     assert (again.CLASSES, len(again), len(loader)) == (("a",), 10, 3)
     with pytest.raises(AttributeError, match="evaluate"):
         _ = loader.dataset.evaluate
+
+
+class Ears(Dice):
+    """Samples that say whether who loads them ends by an interrupt."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        is_blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        return {"hears": not is_ignored, "is_blocked": is_blocked}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_interrupt_is_for_the_process_and_not_for_its_workers(workers: int) -> None:
+    batch = next(iter(build_dataloader(Ears(), 2, workers)))
+
+    assert batch["hears"].tolist() == 2 * [workers == 0]
+    assert batch["is_blocked"].tolist() == [False, False]
 
 
 def bundle(*shape: int, **arguments: Any) -> DataContainer:

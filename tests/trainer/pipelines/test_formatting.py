@@ -150,6 +150,6 @@ def test_users_add_their_own_transforms() -> None:
         def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
             return {**results, "mark": self._word}
 
-    registry.PIPELINES.register_module(module=Mark)
+    registry.PIPELINES.register_module(module=Mark, force=True)  # in a second run, too
 
     assert pipelines.Compose([{"type": "Mark", "word": "x"}])({}) == {"mark": "x"}

@@ -23,9 +23,9 @@ _CONFIGS = Path(__file__).with_name("configs")
 
 
 @pytest.fixture
-def user(tmp_path: Path, start_daemon: StartDaemon, bucket: Bucket) -> Typist:
+def user(tmp_path: Path, bucket: Bucket, start_daemon: StartDaemon) -> Typist:
     """Types in *tmp_path*, where ``configs`` have this bucket in the place of the printed ones, and
-    where Cityscapes is what is below ``cities/``.
+    where Cityscapes is what is below ``cities/``. The daemon ends before the bucket does.
     """
     shutil.copytree(_CONFIGS, tmp_path / "configs")
     for path in (tmp_path / "configs").rglob("*.py"):
@@ -34,7 +34,7 @@ def user(tmp_path: Path, start_daemon: StartDaemon, bucket: Bucket) -> Typist:
             text = text.replace(printed, bucket.url())
         path.write_text(text)
     daemon = start_daemon(max_bytes="4GB")
-    env = {"FOREBAY_ADDRESS": daemon.address, "OMP_NUM_THREADS": "1"}
+    env = {"FOREBAY_ADDRESS": daemon.address}
     env["FOREBAY_PATH_MAPPING"] = f"data/cityscapes/={bucket.url('cities/')}"
     return Typist(tmp_path, env)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -90,17 +91,31 @@ def build_dataloader(
         rank=distributed.get_rank() if is_divided else 0,
         ranks=distributed.get_world_size() if is_divided else 1,
     )
-    return DataLoader(
+    return _Loader(
         _Drawn(dataset),
         batch_size=samples_per_gpu,
         sampler=draws,
         num_workers=workers_per_gpu,
         collate_fn=collate,
-        worker_init_fn=_set_threads,
+        worker_init_fn=_begin_worker,
         persistent_workers=persistent_workers and workers_per_gpu > 0,
         generator=torch.Generator(),  # an iterator draws a number: not from the model's dice
         **arguments,
     )
+
+
+class _Loader(DataLoader[Any]):
+    """A loader whose workers do not hear Ctrl-C, which a terminal sends to them as well: they end
+    with this process, and at their start and end would each leave a traceback.
+    """
+
+    def __iter__(self) -> Any:
+        # What a worker is started with blocked stays so until it is ignored.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Drawn:
@@ -143,6 +158,8 @@ def _dice(seed: int) -> Iterator[None]:
         dice.set_state(state)
 
 
-def _set_threads(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Workers are the parallelism; threads of OpenCV in each would fight for the same cores.
     cv2.setNumThreads(0)
