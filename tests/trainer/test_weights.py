@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -66,14 +65,18 @@ def test_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "run by a checkpoint\n"
 
 
-def test_what_is_no_checkpoint_is_an_error_of_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [pickle.dumps([1]), b"\xff\xd8\xff\xe0 a photo", b"<html>", b""],
+    ids=["pickle", "photo", "page", "empty"],
+)
+def test_what_is_no_checkpoint_is_an_error_of_ours(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.pth"
-    file = io.BytesIO()
-    pickle.dump([1], file)
-    path.write_bytes(file.getvalue())
+    path.write_bytes(content)
 
-    with pytest.raises(weights.WeightsError, match=r"a\.pth"):
+    with pytest.raises(weights.WeightsError, match=r"a\.pth (is not|holds no)") as caught:
         weights.read_checkpoint(str(path))
+    assert "PyTorch 2.6" not in str(caught.value)  # torch's advice is to run what is in it
 
 
 def test_weights_below_a_prefix_and_of_dataparallel(tmp_path: Path) -> None:

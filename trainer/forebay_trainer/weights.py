@@ -125,7 +125,12 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise
     except Exception as error:  # of many classes, from pickle's and zip's to torch's
         unsupported = re.search(r"Unsupported [^\n]*? was not an allowed", str(error))
-        reason = unsupported[0] if unsupported else str(error).strip().partition("\n")[0]
+        if unsupported:
+            reason = unsupported[0]
+        elif isinstance(error, RuntimeError):  # of torch's reader of archives
+            reason = str(error).strip().partition("\n")[0]
+        else:  # pickle's, at whatever it came upon first
+            reason = "torch has not written it, or not to its end"
         raise WeightsError(f"{path} is not a checkpoint that may be loaded: {reason}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds no weights but a {type(content).__name__}")
