@@ -89,6 +89,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.trainer: $(VENV)/.installed
 	@deploy/dev/venv.sh "$(PYTHON)" $(VENV) -e '.[trainer]' -c constraints.txt
+	@$(BIN)/python -c "import mmengine" # yapf writes its cache, which several at once get wrong
 	@touch $@
 
 $(VENV)/.plugs: $(VENV)/.trainer deploy/dev/plugs.sh

@@ -40,6 +40,7 @@ _LONGEST_EXPIRY_S = 7 * 24 * 3600  # S3's limit
 _LONGEST_TIMEOUT_S = 1e7  # for gRPC, which knows none without an end
 
 _VARIABLES = ("FOREBAY_ADDRESS", "FOREBAY_PATH_MAPPING", "FOREBAY_CACHE_DIR")
+_ATTRIBUTES = ("_made_of", "_is_open", "_timeout_s", "_node", "_hits", "_misses")
 _Arguments: TypeAlias = "tuple[str | None, Mapping[str, str] | None, float]"
 
 _readers: dict[tuple[Node, tuple[Tier, ...]], tuple[Hits, Misses]] = {}
@@ -465,7 +466,8 @@ class Client:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # With the environment: that of a fork server may be older than this process's.
-        return _restored, (type(self), *self._made_of)
+        added = {name: value for name, value in vars(self).items() if name not in _ATTRIBUTES}
+        return _restored, (type(self), *self._made_of), added or None
 
     def __repr__(self) -> str:
         return f"forebay.Client({self._node.channel.address!r})"

@@ -65,10 +65,10 @@ def preread(file: OpenFile, start: int, length: int) -> None:
             os.preadv(file.fd, [scratch], offset)
 
 
-# Views that what apply()'s functions raised or kept still refers to, by their id. CPython before
-# 3.12.7 crashes when its collector clears a view while another one has its buffer (gh-77894): as
-# long as that may be, no garbage has the last reference.
-_exported: dict[int, memoryview] = {}
+# Views that what apply()'s functions raised or kept still refers to, by the id of the first.
+# CPython before 3.12.7 crashes when its collector clears a view while another one has its buffer
+# (gh-77894): as long as that may be, no garbage has the last reference.
+_exported: dict[int, tuple[memoryview, memoryview]] = {}
 
 
 def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
@@ -79,19 +79,19 @@ def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
     """
     if _exported:
         for key, kept in list(_exported.items()):
-            if _is_released(kept):
+            if _is_released(*kept):
                 _exported.pop(key, None)
     lent = memoryview(pickle.PickleBuffer(view))
     try:
         result = function(lent)
     except BaseException:
         if not _is_released(lent, view):  # the traceback has what the function made of it
-            _exported[id(view)] = view
+            _exported[id(lent)] = lent, view
         raise
     if not _is_released(lent, view):
         gc.collect()  # it may be in a cycle that is garbage already
         if not _is_released(lent, view):
-            _exported[id(view)] = view
+            _exported[id(lent)] = lent, view
             raise BufferError(_ALIASED)
     if result is lent:  # which is of no use to the caller any more
         raise BufferError(_ALIASED)

@@ -142,8 +142,9 @@ class ObjectWriter(io.BufferedIOBase):
             return
         self.discard()
         # torch.save ends its archive also when a write failed, and raises what this leads to.
-        if error_class is RuntimeError and self._failure not in (None, error):
-            raise self._failure from None
+        failure = self._failure
+        if error_class is RuntimeError and failure is not None and failure in _contexts(error):
+            raise failure
 
     def __del__(self) -> None:
         if "_failure" in self.__dict__ and not self.closed:  # __init__ came to its end
@@ -236,6 +237,12 @@ class ObjectWriter(io.BufferedIOBase):
             spare.close()
         if sink is not None and is_abandoned:
             sink.abandon()
+
+
+def _contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield what was being handled when *error* was raised, and so on."""
+    while error is not None and (error := error.__context__) is not None:
+        yield error
 
 
 class TextWriter(io.TextIOWrapper):

@@ -55,7 +55,8 @@ def check_mode(mode: str | None) -> str:
 
 
 def as_view(data: Buffer | str) -> memoryview:
-    """Return the bytes of a buffer, or of a text as UTF-8, without a copy.
+    """Return the bytes of a buffer, or of a text as UTF-8, without a copy (a view of items of
+    another byte order is copied).
 
     Raises TypeError for what has none, BufferError if they do not lie one after the other.
     """

@@ -122,6 +122,22 @@ def test_daemon_that_goes_while_a_value_is_saved_is_what_the_error_tells(tmp_pat
             forebay.torch.save(value, f"file://{tmp_path}/checkpoint", client)
 
 
+def write_and_fail_later(client: forebay.Client, path: str, kill: Callable[[], object]) -> None:
+    with client.open(path, "wb") as file:
+        kill()
+        with pytest.raises(forebay.DaemonUnavailableError):
+            file.write(bytes(32 << 20))
+        raise RuntimeError("mine")
+
+
+def test_later_error_of_a_users_own_is_what_is_raised(tmp_path: Path) -> None:
+    with serving() as daemon, forebay.Client(daemon.address, timeout_s=3) as client:
+        url = f"file://{tmp_path}/a"
+
+        with pytest.raises(RuntimeError, match="mine"):
+            write_and_fail_later(client, url, daemon.kill9)
+
+
 def test_checkpoint_that_is_larger_than_the_cache_is_loaded(
     start_daemon: StartDaemon, bucket: Bucket
 ) -> None:

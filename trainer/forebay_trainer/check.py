@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+import forebay
 import forebay_trainer.models  # noqa: F401 - registers the parts
 from forebay_trainer.config import ConfigError, errors_at
 from forebay_trainer.datasets.builder import PER_FILE, build_dataloader
 from forebay_trainer.datasets.custom import below
+from forebay_trainer.engine.checkpoint_hook import output_folder
 from forebay_trainer.engine.evaluation import EvalHook
 from forebay_trainer.engine.hook import priority_number
 from forebay_trainer.engine.optimizers import DefaultOptimizerConstructor
@@ -44,6 +47,8 @@ from forebay_trainer.weights import WeightsError, locate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+log = logging.getLogger("forebay_trainer")
 
 # Keys of a model whose values another registry builds; of no registry are those after.
 _REGISTRIES = {
@@ -97,34 +102,31 @@ def check_files(config: Config, splits: Collection[str]) -> None:
         _check_paths(config.data[split], f"data.{split}")
 
 
-def check_outputs(config: Config) -> None:
-    """Check that there are the buckets to which a training writes."""
-    for place, path in _outputs(config):
-        _check_bucket(place, path)
+def check_outputs(config: Config, splits: Collection[str]) -> None:
+    """Check that there are the buckets to which a training writes, as far as one can see them."""
+    for place, path in _outputs(config, splits):
+        files = Files()
+        if files.is_object(path):
+            try:
+                next(files.client.list(path), None)
+            except FileNotFoundError as error:
+                raise ConfigError(f"{place}: {error}: `forebay mb` makes one") from error
+            except forebay.ForebayError as error:  # who may only write may not look
+                log.warning("%s: %s", place, error)
 
 
-def _outputs(config: Config) -> Iterator[tuple[str, str]]:
-    hooks = config.get("log_config", {}).get("hooks", ())
+def _outputs(config: Config, splits: Collection[str]) -> Iterator[tuple[str, str]]:
+    hooks = (config.get("log_config") or {}).get("hooks") or ()
     parts = {
         "checkpoint_config": config.get("checkpoint_config"),
-        "evaluation": config.get("evaluation"),
+        "evaluation": config.get("evaluation") if "val" in splits else None,
         **{f"log_config.hooks[{number}]": hook for number, hook in enumerate(hooks)},
     }
     yield "work_dir", config.work_dir
     for place, part in parts.items():
         if part and part.get("out_dir"):
-            yield f"{place}.out_dir", part["out_dir"]
-
-
-def _check_bucket(place: str, path: str) -> None:
-    files = Files()
-    if not files.is_object(path):
-        return
-    try:
-        for _ in files.client.list(path):
-            break
-    except FileNotFoundError as error:
-        raise ConfigError(f"{place}: {error}: `forebay mb` makes one") from error
+            folder = output_folder(part["out_dir"], config.work_dir, part.get("file_client_args"))
+            yield f"{place}.out_dir", folder
 
 
 def _locate(place: str, path: str) -> None:

@@ -6,6 +6,9 @@ neck may be registered with either. Users extend each: ``@NECKS.register_module(
 
 from __future__ import annotations
 
+import forebay_trainer._yapf  # noqa: F401 - before mmengine, which imports it
+
+# isort: split
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import Registry
 

@@ -66,7 +66,7 @@ def train(
         with errors_at("optimizer"):
             build_optimizer(model, config.optimizer)  # only to see that it can be
         check_files(config, splits)
-        check_outputs(config)
+        check_outputs(config, splits)
         log.info("seed %d", config.seed)
         with errors_at("model"):
             model.init_weights()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+import forebay
 from forebay_trainer.files import Files
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     try:
         with Files().local_path(found) as local, torch.serialization.safe_globals(_allowed()):
             content = torch.load(local, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, MemoryError, forebay.ForebayError):
         raise
     except Exception as error:  # of many classes, from pickle's and zip's to torch's
         unsupported = re.search(r"Unsupported [^\n]*? was not an allowed", str(error))

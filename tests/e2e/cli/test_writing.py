@@ -343,7 +343,7 @@ def test_interrupted_recursive_copy_begins_no_other(
         gate.wait_for(1)
         process.send_signal(signal.SIGINT)
         wait_until(lambda: not _is_pending(process.pid, signal.SIGINT), "the interrupt")
-        time.sleep(0.5)  # from the signal to what it raises: Python tells nobody
+        time.sleep(2)  # from the signal to what it raises: Python tells nobody
         gate.release()
         assert process.wait(WAIT_S) == 128 + signal.SIGINT
 

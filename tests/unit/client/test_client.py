@@ -28,6 +28,20 @@ def test_a_client_can_be_pickled_unused(short_dir: Path) -> None:
     assert copy._made_of == client._made_of
 
 
+class Named(forebay.Client):
+    """A client of a user's own."""
+
+    def __init__(self, name: str, address: str) -> None:
+        super().__init__(address)
+        self.name = name
+
+
+def test_a_client_of_a_users_own_is_pickled_with_what_it_has(short_dir: Path) -> None:
+    copy = pickle.loads(pickle.dumps(Named("mine", f"unix:{short_dir}/a.sock")))  # noqa: S301
+
+    assert (type(copy), copy.name) == (Named, "mine")
+
+
 def test_clients_of_one_address_share_what_they_have(short_dir: Path) -> None:
     address = f"unix:{short_dir}/a.sock"
     one, other = forebay.Client(address), forebay.Client(address)

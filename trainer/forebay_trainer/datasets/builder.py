@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import random
 import signal
 from collections.abc import Mapping
@@ -110,6 +111,8 @@ class _Loader(DataLoader[Any]):
     """
 
     def __iter__(self) -> Any:
+        if (self.multiprocessing_context or multiprocessing).get_start_method() != "fork":
+            return super().__iter__()  # a server of processes would keep it blocked for all others
         # What a worker is started with blocked stays so until it is ignored.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:

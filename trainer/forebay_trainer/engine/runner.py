@@ -237,11 +237,15 @@ class Runner:
             hook.after_checkpoint(self, path, blocked_s)
 
     def _tell_of_failed_uploads(self) -> None:
-        files = Files()
-        if not any(files.is_object(folder) for folder in self.written):
+        client, is_object = Files().client, Files().is_object
+        ours = tuple(
+            f"{client._uri(path).rstrip('/')}/" for path in self.written if is_object(path)
+        )
+        if not ours:
             return
         with contextlib.suppress(forebay.ForebayError):  # the training does not depend on it
-            failed = [each for each in files.client.uploads() if each.state == "failed"]
+            uploads = [each for each in client.uploads() if each.path.startswith(ours)]
+            failed = [each for each in uploads if each.state == "failed"]
             if failed:
                 told = "%d uploads have failed for good, first %s (%s): see `forebay uploads`"
                 self.logger.warning(told, len(failed), failed[0].path, failed[0].last_error)
@@ -278,6 +282,8 @@ class Runner:
                 self.meta[key] = meta[key]
         self.is_resumed = True
         position = meta.get("resume")
+        if position is not None:
+            self.meta["seed"] = meta.get("seed")  # of the order of images
         if position is None or len(position["random"]) != self.world_size:
             self.logger.warning(
                 "%s has no random state of %d processes: losses will differ", path, self.world_size
@@ -285,7 +291,6 @@ class Runner:
         else:
             self._resumed_state = position["random"][self.rank]
             self._batches_done = position["batches_done"]
-            self.meta["seed"] = meta.get("seed", self.meta.get("seed"))  # of the order of images
             self.log_buffer.load(position["log"])
         self.logger.info("resumed from %s: epoch %d, iteration %d", path, self.epoch, self.iter)
 

@@ -89,7 +89,7 @@ def train_detector(
             runner.register_hook(_eval_hook(config, runner), "LOW")
         runner.call_hook("before_load")
         _load(runner, config)
-        if runner.meta.get("seed") != config.get("seed"):
+        if runner.is_resumed and runner.meta.get("seed") != config.get("seed"):
             config.seed = runner.meta["seed"]
             log.info("seed %s, as the checkpoint has it", config.seed)
         loaders = [train_loader(each, config) for each in datasets]
@@ -260,9 +260,9 @@ def _are_saved(folder: str, config: Config, error: BaseException) -> bool:
     if isinstance(error, forebay.DaemonUnavailableError):
         return False  # it was waited for already
     try:
-        files = [path for path in Path(folder).iterdir() if path.is_file()]
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
         copy_files(files, folder, config.work_dir)
-    except (forebay.ForebayError, OSError):
+    except (forebay.ForebayError, OSError, KeyboardInterrupt):
         return False
     return True
 
