@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import io
 import os
 import pickle
+from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -65,10 +67,10 @@ def preread(file: OpenFile, start: int, length: int) -> None:
             os.preadv(file.fd, [scratch], offset)
 
 
-# Views that what apply()'s functions raised or kept still refers to, by the id of the first.
-# CPython before 3.12.7 crashes when its collector clears a view while another one has its buffer
-# (gh-77894): as long as that may be, no garbage has the last reference.
-_exported: dict[int, tuple[memoryview, memoryview]] = {}
+# Views that what apply()'s functions raised or kept still refers to. CPython before 3.12.7 crashes
+# when its collector clears a view while another one has its buffer (gh-77894): as long as that may
+# be, no garbage has the last reference.
+_exported: deque[tuple[memoryview, memoryview]] = deque()
 
 
 def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
@@ -78,24 +80,30 @@ def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
     array, at any depth) keeps the wrapper's hold on *view*, which then cannot be released.
     """
     if _exported:
-        for key, kept in list(_exported.items()):
-            if _is_released(*kept):
-                _exported.pop(key, None)
+        _look_at_one_that_is_exported()
     lent = memoryview(pickle.PickleBuffer(view))
     try:
         result = function(lent)
     except BaseException:
         if not _is_released(lent, view):  # the traceback has what the function made of it
-            _exported[id(lent)] = lent, view
+            _exported.append((lent, view))
         raise
     if not _is_released(lent, view):
         gc.collect()  # it may be in a cycle that is garbage already
         if not _is_released(lent, view):
-            _exported[id(lent)] = lent, view
+            _exported.append((lent, view))
             raise BufferError(_ALIASED)
     if result is lent:  # which is of no use to the caller any more
         raise BufferError(_ALIASED)
     return result
+
+
+def _look_at_one_that_is_exported() -> None:
+    """Let go of it if it is so no more; of one in each call, as somebody may keep many errors."""
+    with contextlib.suppress(IndexError):  # another thread has taken the last
+        views = _exported.popleft()
+        if not _is_released(*views):
+            _exported.append(views)
 
 
 def _is_released(*views: memoryview) -> bool:
