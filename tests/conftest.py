@@ -214,7 +214,6 @@ def start_daemon(ceph: Ceph, tmp_path: Path, short_dir: Path) -> Iterator[StartD
             arguments += ["--config", str(config_file)]
         else:
             arguments += ["--endpoint-url", endpoint_url or ceph.endpoint_url]
-        settings.setdefault("metrics_listen", "off")  # many daemons, one default port
         # Faults of the tests' proxies are over when they are answered.
         settings.setdefault("request_lingers_s", 0.05)
         words = {

@@ -24,6 +24,7 @@ from forebayd.errors import ConfigError
 from forebayd.stats import OriginStatistics
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
@@ -217,12 +218,12 @@ def _bound(seconds: float) -> str:
 class MetricsServer:
     """``/metrics``, ``/healthz`` (it lives) and ``/readyz`` (it serves)."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, ready: asyncio.Event) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(Collector(cache))
         ProcessCollector(namespace="forebay", registry=self._registry)
         self._runner: web.AppRunner | None = None
-        self.is_ready = False
+        self._ready = ready
 
     async def start(self, address: str) -> None:
         """Listen on ``host:port``. Raises ConfigError."""
@@ -256,6 +257,6 @@ class MetricsServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        if self.is_ready:
+        if self._ready.is_set():
             return web.Response(text="ready\n")
         return web.Response(text="starting or stopping\n", status=503)

@@ -49,7 +49,8 @@ class DaemonProcess:
         self.address = address
         self._log_file = log_file
         self._arguments = arguments
-        self._env = {**os.environ, **(env or {})}
+        # Many daemons, one default port of metrics.
+        self._env = {**os.environ, "FOREBAY_METRICS_LISTEN": "off", **(env or {})}
         self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
 
