@@ -88,11 +88,14 @@ def lend(view: memoryview, function: Callable[[memoryview], Result]) -> Result:
         if not _is_released(lent, view):  # the traceback has what the function made of it
             _exported.append((lent, view))
         raise
-    if not _is_released(lent, view):
+    try:
+        lent.release()
+        view.release()
+    except BufferError:
         gc.collect()  # it may be in a cycle that is garbage already
         if not _is_released(lent, view):
             _exported.append((lent, view))
-            raise BufferError(_ALIASED)
+            raise BufferError(_ALIASED) from None
     if result is lent:  # which is of no use to the caller any more
         raise BufferError(_ALIASED)
     return result
