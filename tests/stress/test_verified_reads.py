@@ -125,7 +125,7 @@ def read_while_churning(
                 churn.board_path,
                 reads // READERS,
                 seed=number,
-                evictions=reads // 50,  # there was something to be wrong about
+                evictions=reads // 50 + 1,  # there was something to be wrong about
             )
         stopped: int | None = None
         deadline = time.monotonic() + STALL_S + reads / 20
@@ -157,6 +157,7 @@ def test_no_wrong_byte_while_objects_are_evicted_refilled_and_overwritten(
     assert seen.wrong == []
     assert seen.outdated == {}
     assert seen.reads >= reads
+    assert churn.board.evictions.sum() > reads / 50
     assert stops > reads / 500
     assert client.stats().hits > reads / 10
     assert client.check().problems == ()
@@ -174,6 +175,7 @@ def test_no_wrong_byte_over_ceph(
 
         assert (seen.wrong, seen.outdated) == ([], {})
         assert seen.reads >= reads
+        assert churn.board.evictions.sum() > reads / 50
         assert client.check().problems == ()
 
 

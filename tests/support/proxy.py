@@ -51,11 +51,11 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from support.http_messages import MessageReader, headers_of, without_header
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
-_CHUNK = 1 << 16
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: close() sends RST instead of FIN
 _WAIT_S = 60.0  # a machine that is busy with other tests
 
@@ -145,17 +145,11 @@ class _Holding(Fault):
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _waiting: int = 0
     _released: bool = False
-    _answered: int = 0
 
     @property
     def waiting(self) -> int:
         """How many requests are held now."""
         return self._waiting
-
-    @property
-    def answered(self) -> int:
-        """How many that a gate held have reached the origin since, and had its answer."""
-        return self._answered
 
     def wait_for(self, count: int, timeout_s: float = _WAIT_S) -> None:
         """Return once *count* requests are held at the same time. Raises TimeoutError."""
@@ -178,14 +172,21 @@ class _Holding(Fault):
             self._waiting -= 1
             self._changed.notify_all()
 
-    def answer(self) -> None:
-        with self._changed:
-            self._answered += 1
-
 
 @dataclass(eq=False)
 class Gate(_Holding):
     """Holds requests before they reach the origin; a context manager that releases at its end."""
+
+    _answered: int = 0
+
+    @property
+    def answered(self) -> int:
+        """How many that it held have reached the origin since, and had its answer."""
+        return self._answered
+
+    def answer(self) -> None:
+        with self._changed:
+            self._answered += 1
 
     def __enter__(self) -> Gate:
         return self
@@ -417,14 +418,14 @@ class FaultProxy:
 
     def _serve(self, client: socket.socket) -> None:
         """Serve one client's connection until either side ends it."""
-        reader = _Reader(client)
-        upstream: _Reader | None = None
+        reader = MessageReader(client)
+        upstream: MessageReader | None = None
         try:
             while (head := reader.head()) is not None:
                 request = _parse(head)
                 if request.headers.get("expect", "").lower() == "100-continue":
                     client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-                    head = _without(head, b"expect")
+                    head = without_header(head, b"expect")
                 body = b"".join(reader.body(request.headers, has_length=False))
                 fault = self._meet(request)
                 if isinstance(fault, _Reset):
@@ -457,7 +458,7 @@ class FaultProxy:
                     return fault
         return None
 
-    def _ask(self, upstream: _Reader | None, data: bytes) -> tuple[_Reader, bytes]:
+    def _ask(self, upstream: MessageReader | None, data: bytes) -> tuple[MessageReader, bytes]:
         """Send the request; return the connection and the answer's head.
 
         A kept connection may have been closed by the server meanwhile: then a new one is tried.
@@ -471,7 +472,7 @@ class FaultProxy:
         connection = socket.create_connection(self._upstream)
         if not self._keep(connection):
             raise ConnectionAbortedError("the proxy is closed")
-        upstream = _Reader(connection)
+        upstream = MessageReader(connection)
         connection.sendall(data)
         head = upstream.head()
         if head is None:
@@ -482,18 +483,18 @@ class FaultProxy:
         self,
         request: Request,
         head: bytes,
-        upstream: _Reader,
+        upstream: MessageReader,
         client: socket.socket,
         fault: Fault | None,
     ) -> bool:
         """Pass the answer on; False if the client's connection must end."""
         status = int(head.split(b" ", 2)[1])
-        headers = _headers(head)
+        headers = headers_of(head)
         if isinstance(fault, _ChangeETag):
-            head = _without(head, b"etag")[:-2] + f'ETag: "{fault.etag}"\r\n\r\n'.encode()
+            head = without_header(head, b"etag")[:-2] + f'ETag: "{fault.etag}"\r\n\r\n'.encode()
         if isinstance(fault, _ChangeDate):
             date = formatdate(time.time() + fault.seconds, usegmt=True)
-            head = _without(head, b"date")[:-2] + f"Date: {date}\r\n\r\n".encode()
+            head = without_header(head, b"date")[:-2] + f"Date: {date}\r\n\r\n".encode()
         client.sendall(head)
         if request.method == "HEAD" or status in (204, 304):
             return True
@@ -527,94 +528,10 @@ _CODES = {
 }
 
 
-class _Reader:
-    """Reads HTTP messages from a connection, with what was read too far kept for the next."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self._buffer = b""
-
-    def head(self) -> bytes | None:
-        """Return a message's head with its blank line, or None at the connection's end."""
-        while b"\r\n\r\n" not in self._buffer:
-            data = self.connection.recv(_CHUNK)
-            if not data:
-                return None
-            self._buffer += data
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        if head.startswith(b"HTTP/1.1 100"):
-            return self.head()
-        return head + b"\r\n\r\n"
-
-    def body(self, headers: dict[str, str], *, has_length: bool) -> Iterator[bytes]:
-        """Yield a body's bytes as they are on the wire.
-
-        *has_length*: without a length the body goes on to the connection's end (an answer), else
-        there is none (a request).
-        """
-        if "chunked" in headers.get("transfer-encoding", "").lower():
-            yield from self._chunked()
-            return
-        length = headers.get("content-length")
-        if length is not None:
-            yield from self._exactly(int(length))
-        elif has_length:
-            yield self._take()
-            while data := self.connection.recv(_CHUNK):
-                yield data
-
-    def _take(self) -> bytes:
-        data, self._buffer = self._buffer, b""
-        return data
-
-    def _exactly(self, count: int) -> Iterator[bytes]:
-        while count:
-            data = self._buffer or self.connection.recv(min(count, _CHUNK))
-            if not data:
-                raise ConnectionResetError("ended in the middle of a body")
-            piece, self._buffer = data[:count], data[count:]
-            count -= len(piece)
-            yield piece
-
-    def _line(self) -> bytes:
-        while b"\r\n" not in self._buffer:
-            data = self.connection.recv(_CHUNK)
-            if not data:
-                raise ConnectionResetError("ended in the middle of a body")
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line + b"\r\n"
-
-    def _chunked(self) -> Iterator[bytes]:
-        while True:
-            line = self._line()
-            yield line
-            size = int(line.split(b";")[0], 16)
-            if size:
-                yield from self._exactly(size + 2)
-                continue
-            while True:  # trailers, then a blank line
-                line = self._line()
-                yield line
-                if line == b"\r\n":
-                    return
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    pairs = (line.split(":", 1) for line in head.decode("latin-1").split("\r\n")[1:] if line)
-    return {name.strip().lower(): value.strip() for name, value in pairs}
-
-
 def _parse(head: bytes) -> Request:
     method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
     path, _, query = target.partition("?")
-    return Request(method, unquote(path.removeprefix("/")), query, _headers(head))
-
-
-def _without(head: bytes, name: bytes) -> bytes:
-    """Return a message's head less one header."""
-    lines = head.split(b"\r\n")
-    return b"\r\n".join(line for line in lines if not line.lower().startswith(name + b":"))
+    return Request(method, unquote(path.removeprefix("/")), query, headers_of(head))
 
 
 def _error(method: str, answer: _Answer) -> bytes:

@@ -237,15 +237,16 @@ class Runner:
             hook.after_checkpoint(self, path, blocked_s)
 
     def _tell_of_failed_uploads(self) -> None:
-        client, is_object = Files().client, Files().is_object
-        ours = tuple(
-            f"{client._uri(path).rstrip('/')}/" for path in self.written if is_object(path)
-        )
-        if not ours:
+        files = Files()
+        folders = [files.client._uri(path) for path in self.written if files.is_object(path)]
+        if not folders:
             return
         with contextlib.suppress(forebay.ForebayError):  # the training does not depend on it
-            uploads = [each for each in client.uploads() if each.path.startswith(ours)]
-            failed = [each for each in uploads if each.state == "failed"]
+            ours = tuple(f"{folder.rstrip('/')}/" for folder in folders)
+            uploads = files.client.uploads()
+            failed = [
+                each for each in uploads if each.state == "failed" and each.path.startswith(ours)
+            ]
             if failed:
                 told = "%d uploads have failed for good, first %s (%s): see `forebay uploads`"
                 self.logger.warning(told, len(failed), failed[0].path, failed[0].last_error)
